@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The one way in: sets .venv up once, then runs what it is given. Needs bash, and Python 3.11 or newer with venv.
+# Paths on the command line are the caller's: only `test` changes directory.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+venv=$root/.venv
+
+usage() {
+  cat <<'TEXT'
+percept_jax: one flag file in, a trained, measured, reproducible model out.
+
+  ./launch.sh FILE.flags [--flag=value ...]     train an experiment, resume it, or show its result
+  ./launch.sh list                              models, data sets, experiments
+  ./launch.sh evaluate RUN_DIR                  accuracy and loss of a trained model
+  ./launch.sh predict RUN_DIR IMAGE...          what a trained model sees in PNG or JPEG files
+  ./launch.sh setup                             install, or add what PERCEPT_EXTRAS names (cuda, tpu, tf)
+  ./launch.sh test [pytest arguments]           the test suite
+
+  ... --help      what each flag does, with its default
+  ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps
+  ... --json      one JSON object as the last line of standard output
+
+Examples
+  ./launch.sh experiments/digits_lenet.flags
+  ./launch.sh experiments/digits_lenet.flags --seed=1 --dropout_rate=0.2
+  ./launch.sh experiments/digits_mlp.flags --hidden=64,64 --dry_run
+TEXT
+}
+
+# Installs the project with the extras asked for, now or before, unless that has been done for these very requirements.
+setup() {
+  local wanted python=python3 tried
+  wanted=$(printf '%s\n' "$@" ${PERCEPT_EXTRAS:+${PERCEPT_EXTRAS//,/ }} $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
+  if installed "$wanted"; then return; fi
+  exec 9>"$root/.venv.lock"
+  python3 -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'  # this shell holds it from here on: twenty tasks may start at once
+  wanted=$(printf '%s\n' "$wanted" $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
+  if ! installed "$wanted"; then
+    for tried in python3 python3.14 python3.13 python3.12 python3.11; do
+      if "$tried" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$tried; break; fi
+    done
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; $python is older"
+    echo "setting up $venv: one to three minutes, once" >&2
+    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" || fail "cannot make $venv; is Python's venv module installed?"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$root/requirements.lock" \
+      --editable "$root${wanted:+[$(paste -sd, - <<<"$wanted")]}" 1>&2 || fail "installation failed"
+    printf '%s\n' "$wanted" >"$venv/extras"
+    cat "$root/pyproject.toml" "$root/requirements.lock" >"$venv/installed"
+  fi
+  exec 9>&-
+}
+
+installed() {
+  [[ -f $venv/installed && $(<"$venv/installed") == "$(cat "$root/pyproject.toml" "$root/requirements.lock")" ]] &&
+    [[ $(cat "$venv/extras" 2>/dev/null) == "$1" ]]
+}
+
+fail() { echo "launch.sh: $1" >&2; exit 1; }
+
+case ${1-} in
+  '') usage; exit ;;
+  test) extra=test ;;
+  *) extra= ;;
+esac
+if [[ -n ${PERCEPT_PYTHON-} ]]; then
+  python=$PERCEPT_PYTHON
+  export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+else
+  setup $extra
+  python=$venv/bin/python
+fi
+case $1 in
+  setup) echo "ready: $python" ;;
+  test) shift; cd "$root"; exec "$python" -m pytest "$@" ;;
+  *) exec "$python" -m percept_jax "$@" ;;
+esac

@@ -1,0 +1,22 @@
+"""percept_jax: train and compare perception networks in JAX.
+
+    from percept_jax import Experiment, train, load
+    run = train(Experiment(model="lenet5", dataset="digits", epochs=20))
+    print(run.result["test"]["accuracy"], run.predict(images).labels)
+"""
+
+from typing import Any
+
+__all__ = ["Experiment", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:  # on first use: `import percept_jax` alone imports nothing heavy
+    if name == "Experiment":
+        from percept_jax.experiment import Experiment
+
+        return Experiment
+    if name in ("train", "load"):
+        from percept_jax import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,195 @@
+"""The command line: makes absl flags of Experiment's fields and of the chosen model's, and turns faults into exit codes.
+
+The only file that imports absl.
+"""
+
+import time
+
+BEGAN = time.time()  # before the imports, which are most of the start
+
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+from absl import flags  # noqa: E402
+
+from percept_jax import models  # noqa: E402
+from percept_jax.checks import check_type, said, unknown  # noqa: E402
+from percept_jax.errors import PerceptError, UsageError  # noqa: E402
+from percept_jax.experiment import DEFAULTS, TYPES, Experiment  # noqa: E402
+from percept_jax.flagfile import COMMAND_LINE, Setting, expand  # noqa: E402
+
+# What is asked of a command, and is no part of an experiment: name -> (default, help).
+OPTIONS: dict[str, tuple[Any, str]] = {
+    "help": (False, "what each flag does, with its default"),
+    "dry_run": (False, "what would run: flags with their origins, layers, parameters, memory, steps"),
+    "json": (False, "for programs: one JSON object as the last line of standard output"),
+    "top_k": (3, "predict: classes shown for each image"),
+}
+
+
+class Request(NamedTuple):
+    """A command line that has been understood.
+
+    Attributes:
+        words: its positional arguments, flag files taken out.
+        experiment: not yet validated.
+        options: values of OPTIONS.
+        origins: flag -> "file:line" or "command line", for those that were given.
+        name: of the experiment: the flag file's; empty without one.
+    """
+
+    words: list[str]
+    experiment: Experiment
+    options: dict[str, Any]
+    origins: dict[str, str]
+    name: str
+
+
+class _WholeNumbers(flags.ArgumentParser):
+    def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
+        return argument if isinstance(argument, tuple) else tuple(int(part) for part in argument.split(",") if part)
+
+
+def parse(args: Sequence[str]) -> Request:
+    """Understands a command line. Raises UsageError, with the place of the fault."""
+    booleans = {n for n, (default, _) in OPTIONS.items() if default is False} | {n for n, t in TYPES.items() if t is bool}
+    booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
+    words, settings = expand(args, booleans | {"no" + name for name in booleans})
+    model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
+    with _located({"model": model.origin}):
+        own = models.knobs(model.text or "")
+    declared = _declare(own)
+    hints = TYPES | {k.name: k.type for k in own} | {n: type(default) for n, (default, _) in OPTIONS.items()}
+    values, origins = {}, {}
+    for setting in settings:
+        name, value = _value(setting, declared, hints, model.text or "")
+        values[name], origins[name] = value, setting.origin
+        other = {"epochs": "steps", "steps": "epochs"}.get(name)  # the one said last takes the other's place
+        if other and value:
+            values.pop(other, None), origins.pop(other, None)
+    knobs = {k.name: values.pop(k.name) for k in own if k.name in values}
+    options = {name: values.pop(name, default) for name, (default, _) in OPTIONS.items()}
+    file = next((Path(arg).stem for arg in args if arg.endswith(".flags") and not arg.startswith("-")), "")
+    return Request(words, Experiment(**values, knobs=knobs), options, origins, file)
+
+
+def _declare(own: Sequence[models.ModelKnob]) -> flags.FlagValues:
+    """absl flags for Experiment's fields, the model's own and the options."""
+    declared = flags.FlagValues()
+    defaults = DEFAULTS | {k.name: k.default for k in own} | {name: default for name, (default, _) in OPTIONS.items()}
+    hints = TYPES | {k.name: k.type for k in own} | {name: type(default) for name, (default, _) in OPTIONS.items()}
+    define: dict[Any, Callable] = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
+    for name, hint in hints.items():
+        if hint == tuple[int, ...]:
+            flags.DEFINE(_WholeNumbers(), name, None, "", flag_values=declared)
+        else:
+            default = defaults[name] if isinstance(defaults[name], (int, float, str)) else None
+            define.get(hint, flags.DEFINE_string)(name, default, "", flag_values=declared)
+    return declared
+
+
+def _value(setting: Setting, declared: flags.FlagValues, hints: dict[str, Any], model: str) -> tuple[str, Any]:
+    """The flag's name (without a leading "no") and its value, parsed by absl and checked against its type."""
+    token = f"--{setting.name}" + ("" if setting.text is None else f"={setting.text}")
+    name = setting.name
+    if name not in hints and name.startswith("no") and hints.get(name[2:]) is bool:
+        name = name[2:]
+    try:
+        if name not in hints:
+            owned = any(name == k.name for other in models.MODELS for k in models.knobs(other))
+            message = models.foreign(name, model) if owned else unknown(f"--{name}", [f"--{known}" for known in hints])
+            raise UsageError(message, None if not owned else name)
+        if setting.text is None and hints[name] is not bool:
+            raise UsageError(f"needs a value: --{name}=VALUE", name)
+        declared(["percept_jax", token])
+        check_type(name, declared[name].value, hints[name])
+    except flags.Error as error:
+        raise UsageError(f"{setting.text!r} is not {said(hints[name])}", name, setting.origin) from error
+    except UsageError as error:
+        error.where = setting.origin
+        raise
+    return name, declared[name].value
+
+
+class _located:  # noqa: N801 (reads as a statement)
+    """Adds the place where a flag was given to a UsageError about it."""
+
+    def __init__(self, origins: dict[str, str]):
+        self.origins = origins
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, UsageError) and error.flag and not error.where:
+            error.where = self.origins.get(error.flag)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Does what was asked, printing for a person; what it found, for programs."""
+    from percept_jax import commands, describe
+
+    command, *rest = request.words or [""]
+    if request.options["help"]:
+        return describe.show_help(request.experiment.model if "model" in request.origins else None, OPTIONS)
+    if command and command not in commands.COMMANDS:
+        raise UsageError(unknown(command, [*commands.COMMANDS, "FILE.flags"]), where=COMMAND_LINE)
+    if not command and not request.origins:
+        raise UsageError("nothing to run: give a flag file or a command", where=COMMAND_LINE)
+    with _located(request.origins):
+        if command:
+            return commands.COMMANDS[command](rest, request.experiment, request.options)
+        if request.options["dry_run"]:
+            return describe.dry_run(request.experiment, request.name, request.origins)
+        return _train(request)
+
+
+def _train(request: Request) -> dict[str, Any]:
+    from percept_jax import commands
+
+    came: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # a second one insists
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return commands.train(request.experiment, request.name, lambda: came[0] if came else None, BEGAN)
+
+
+def main(args: Sequence[str]) -> int:
+    """Runs a command line; its exit code (see the README)."""
+    as_json = "--json" in args
+    try:
+        found = run(parse(args))
+        code = 0
+    except PerceptError as error:
+        code, found = error.exit_code, _fault(str(error))
+    except KeyboardInterrupt:
+        code, found = 130, _fault("interrupted")
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+            raise
+        code, found = 5, _fault(f"out of memory: {str(error).splitlines()[0]}; try a smaller --batch_size, see --dry_run")
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    return code
+
+
+def _fault(line: str) -> dict[str, Any]:
+    print(line, file=sys.stderr)
+    return {"error": line}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""From Python: train an experiment, load what it left, predict."""
+
+import dataclasses
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from percept_jax import models
+from percept_jax.data import inputs, sources
+from percept_jax.data.inputs import Input
+from percept_jax.errors import DataError, UsageError
+from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.training import checkpoint, evaluation, loop, parallel
+from percept_jax.training.progress import Reporter
+from percept_jax.training.run_dir import RunDir, data_path, read_json, refuse_strangers, run_path
+from percept_jax.training.step import make_program, predict_step
+
+
+class Prediction(NamedTuple):
+    """Labels `[images]`, int; probabilities `[images, classes]`; the classes' names."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained model, with the weights of its best validated step.
+
+    Attributes:
+        path: the run directory.
+        experiment: what was run.
+        input: what is done to an image before the model sees it.
+        variables: of the Flax module.
+        best_step: the step that they are from; None before the first validation, when they are the initial ones.
+        result: what result.json holds; None while the run is unfinished.
+    """
+
+    path: Path
+    experiment: Experiment
+    input: Input
+    variables: dict[str, Any]
+    best_step: int | None
+    result: dict[str, Any] | None
+
+    @cached_property
+    def _program(self) -> Any:
+        return make_program(self.experiment, len(self.input.classes))
+
+    @cached_property
+    def _predict(self) -> Callable[..., jax.Array]:
+        return jax.jit(partial(predict_step, program=self._program))
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> Prediction:
+        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each.
+
+        Raises UsageError where they are something else, or have another number of channels than the training images.
+        """
+        channels = self.input.image_shape[-1]
+        images = [image[..., None] if np.ndim(image) == 2 else np.asarray(image) for image in images]
+        for image in images:
+            if image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels:
+                raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
+        rows = [np.zeros((0, len(self.input.classes)))]
+        with jax.enable_x64(self.experiment.dtype == "float64"):
+            real = np.float64 if self.experiment.dtype == "float64" else np.float32
+            mean, scale = np.array(self.input.mean, real), np.array(self.input.scale, real)
+            for first in range(0, len(images), evaluation.BATCH):
+                batch = self.input.fit(images[first : first + evaluation.BATCH])
+                rows.append(np.asarray(self._predict(self.variables, batch, mean, scale)))
+        probabilities = np.concatenate(rows)
+        return Prediction(probabilities.argmax(-1), probabilities, self.input.classes)
+
+    def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
+        """Metrics of the validation and the test split, by name: every example once.
+
+        The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where the model was trained on arrays, which are not here any more.
+        """
+        sources.describe(self.experiment.dataset)
+        dataset = sources.load(self.experiment.dataset, data_path(data_dir), self.input.image_size)
+        with jax.enable_x64(self.experiment.dtype == "float64"):
+            devices = jax.local_devices()[:1]
+            real = np.float64 if self.experiment.dtype == "float64" else np.float32
+            data = parallel.place(loop.device_data(dataset, self.input, np.dtype(real)), devices)
+            step = parallel.compile_eval(self._program, devices, 1)
+            variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
+            batch = evaluation.batch_size(dataset, 1)
+            splits = {split: dataset.indices(split) for split in ("validation", "test")}
+            return {
+                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, data), 0)
+                for split, index in splits.items()
+            }
+
+
+def train(
+    experiment: Experiment,
+    data: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    name: str = "",
+    report: Reporter | None = None,
+    interrupted: Callable[[], int | None] = lambda: None,
+    began: float | None = None,
+) -> Trained:
+    """Trains an experiment, or finishes it, or returns it when it is finished; says how it goes on standard output.
+
+    Args:
+        experiment: what to run.
+        data: uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, to be used in place of the
+            experiment's data set; they are split 60 / 20 / 20 %, stratified, always the same way.
+        name: the folder under runs/; the data set's and the model's name unless given.
+        report: what tells a person how it goes.
+        interrupted: the number of a signal that asks to stop, once one has come.
+        began: `time.time()` at which the command was given.
+
+    Raises:
+        UsageError: a value is wrong, or the run directory holds another run. Nothing has been written.
+        DataError: the loss is not finite, or a record is bad.
+        StorageError: a file cannot be written or is damaged.
+        Interrupted: `interrupted` said so. All is saved, and the same call goes on.
+    """
+    began, report = began or time.time(), report or Reporter()
+    if data is not None:
+        images, labels = (np.ascontiguousarray(part) for part in data)
+        experiment = dataclasses.replace(experiment, dataset=f"arrays-{zlib.crc32(labels, zlib.crc32(images)):08x}")
+    experiment.validate()
+    path = run_path(experiment, name or f"{experiment.dataset}_{experiment.model}")
+    refuse_strangers(path, experiment)
+    finished = not experiment.fresh and (path / "result.json").exists()
+    if not finished:
+        loop.choose_devices(experiment)
+        if data is None:
+            info = sources.describe(experiment.dataset)
+            size = inputs.image_size(experiment, info)
+            models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
+            dataset = sources.load(experiment.dataset, data_path(experiment.data_dir), size)
+        else:
+            dataset = sources.from_arrays(images, labels, lambda info: inputs.image_size(experiment, info))
+        run_dir = RunDir(path, experiment)
+        try:
+            loop.train_pack([loop.Trial(experiment, run_dir)], dataset, report, interrupted, began)
+        finally:
+            run_dir.close()
+        draw(path)
+    result = read_json(path / "result.json")
+    if result["status"] == "diverged":
+        raise DataError(f"{path}: the loss was not finite at step {result['steps']}; lower --learning_rate, or start --fresh")
+    return load(path)
+
+
+def load(run_dir: str | Path) -> Trained:
+    """What a run left, or has left so far. Raises UsageError where there is none, StorageError where it is damaged."""
+    path = Path(run_dir)
+    if not (path / "run.flags").exists():
+        raise UsageError(f"{path}: not a run directory")
+    newest = checkpoint.newest(path / "checkpoints")
+    if newest is None:
+        raise UsageError(f"{path}: no checkpoint yet")
+    arrays, header = newest
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
+    knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
+    best = header["progress"]["best"] or {}
+    return Trained(
+        path=path,
+        experiment=Experiment(**values, knobs=knobs, run_dir=str(path)),
+        input=Input(**header["input"]),
+        variables=checkpoint.nested(arrays, "best/"),
+        best_step=best.get("step"),
+        result=read_json(path / "result.json") if (path / "result.json").exists() else None,
+    )
+
+
+def draw(path: Path) -> None:
+    """Draws training.png and confusion.png from the files of a run directory."""
+    from percept_jax import plots
+
+    plots.training(path)
+    plots.confusion(path)

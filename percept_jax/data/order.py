@@ -1,0 +1,26 @@
+"""Which examples make up step k: a pure function of (seed, k), so that resuming needs nothing saved."""
+
+import functools
+
+import numpy as np
+
+
+def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
+    """A permutation of `arange(examples)`, int32: a stable argsort of raw Philox numbers, the same in every NumPy version."""
+    draws = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(examples)
+    return np.argsort(draws, kind="stable").astype(np.int32)
+
+
+class Order:
+    """The order in which one trial sees its training examples: epoch after epoch without a gap between them."""
+
+    def __init__(self, seed: int, examples: int, batch_size: int):
+        self._examples, self._batch_size = examples, batch_size
+        self._epoch = functools.lru_cache(maxsize=2)(lambda epoch: epoch_order(seed, epoch, examples))
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Indices `[batch_size]`, int32, of the examples of step `step`, counted from 0."""
+        first = step * self._batch_size
+        epochs = range(first // self._examples, (first + self._batch_size - 1) // self._examples + 1)
+        offset = first - epochs[0] * self._examples
+        return np.concatenate([self._epoch(e) for e in epochs])[offset : offset + self._batch_size]

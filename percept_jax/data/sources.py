@@ -1,0 +1,146 @@
+"""Dataset name -> the uint8 images and labels of all its splits.
+
+A data set lives in a TFDS folder under the data directory. It is decoded and resized once, into a checksummed cache beside it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from percept_jax import files
+from percept_jax.checks import unknown
+from percept_jax.data.images import decode, resize
+from percept_jax.errors import DataError, StorageError, UsageError
+
+
+class Info(NamedTuple):
+    """What is known of a data set before an example is read.
+
+    Attributes:
+        image_shape: (height, width, channels) as stored.
+        classes: a name for each label.
+        splits: examples of "train", "validation" and "test", in the order in which they are held.
+        version: of the TFDS folder; empty for arrays.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    splits: dict[str, int]
+    version: str = ""
+
+
+class Dataset(NamedTuple):
+    """A data set in memory: `images` uint8 `[examples, size, size, channels]`, `labels` int32 `[examples]`, split by split."""
+
+    info: Info
+    images: np.ndarray
+    labels: np.ndarray
+
+    def indices(self, split: str) -> np.ndarray:
+        """Where the examples of a split are in `images` and `labels`."""
+        names = list(self.info.splits)
+        first = sum(self.info.splits[name] for name in names[: names.index(split)])
+        return np.arange(first, first + self.info.splits[split], dtype=np.int32)
+
+
+SOURCES: dict[str, Info] = {
+    "digits": Info((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0"),
+}
+
+
+def describe(name: str) -> Info:
+    """What is known of a data set by name. Raises UsageError for one that we do not have."""
+    if name not in SOURCES:
+        raise UsageError(unknown(name, SOURCES), "dataset")
+    return SOURCES[name]
+
+
+def load(name: str, data_dir: Path, image_size: int) -> Dataset:
+    """The data set, resized to `image_size` pixels a side, out of the cache or else the TFDS folder, prepared on first use.
+
+    Raises DataError for a bad record, StorageError where a folder cannot be written.
+    """
+    info = describe(name)
+    folder = data_dir / name / info.version
+    if not (folder / "dataset_info.json").exists():
+        from percept_jax.data.prepare import prepare
+
+        prepare(name, data_dir)
+    cache = data_dir / "cache" / f"{name}-{info.version}-{image_size}.safetensors"
+    made_from = _fingerprint(folder)
+    try:
+        arrays, meta = files.read_arrays(cache)
+        if meta == made_from:
+            return Dataset(info, arrays["images"], arrays["labels"])
+    except StorageError:
+        pass  # absent or damaged: it can be made again
+    images, labels = _read_folder(folder, info, image_size)
+    if os.access(data_dir, os.W_OK):
+        files.write_arrays(cache, {"images": images, "labels": labels}, made_from)
+    return Dataset(info, images, labels)
+
+
+def from_arrays(images: np.ndarray, labels: np.ndarray, image_size: Callable[[Info], int]) -> Dataset:
+    """A data set from uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1.
+
+    Split 60 / 20 / 20 %, stratified, always the same way; `image_size` says the pixels a side that are wanted. Raises UsageError where the arrays are not that.
+    """
+    from percept_jax.data.prepare import stratified_split
+
+    images, labels = np.asarray(images), np.asarray(labels)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise UsageError(
+            f"images are {images.dtype} {list(images.shape)}, not uint8 [examples, height, width, channels]; scale them to 0..255"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
+        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not one whole number >= 0 for each of {len(images)} images")
+    try:
+        splits = stratified_split(labels)
+    except ValueError as error:
+        raise UsageError(f"the examples cannot be split in three: {error}") from error
+    order = np.concatenate(list(splits.values()))
+    classes = tuple(str(label) for label in range(labels.max() + 1))
+    info = Info(images.shape[1:], classes, {name: len(index) for name, index in splits.items()})
+    size = image_size(info)
+    resized = np.stack([resize(images[i], size, size) for i in order])
+    return Dataset(info, resized, labels[order].astype(np.int32))
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 images, float64 `[channels]`, exactly, from counts of the 256 values."""
+    values = np.arange(256.0)
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    mean = counts @ values / counts.sum(1)
+    variance = np.sum(counts * (values - mean[:, None]) ** 2, axis=1) / counts.sum(1)
+    return mean, np.sqrt(variance)
+
+
+def _read_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    images, labels = [], []
+    for split, examples in info.splits.items():
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        if len(source) != examples:
+            raise DataError(f"{folder}: split {split} has {len(source)} examples, not {examples}")
+        for number, record in enumerate(source.__getitems__(range(examples))):
+            try:
+                images.append(resize(decode(record["image"], info.image_shape[-1]), image_size, image_size))
+            except ValueError as error:
+                raise DataError(f"{folder}: {split} record {number}: {error}") from error
+            if not 0 <= record["label"] < len(info.classes):
+                raise DataError(f"{folder}: {split} record {number}: label {record['label']} of {len(info.classes)} classes")
+            labels.append(record["label"])
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def _fingerprint(folder: Path) -> str:
+    """A folder's files by name, size and time of change: enough to see that a cache is not of this folder."""
+    rows: Sequence[tuple] = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir())
+    return hashlib.sha256(repr(rows).encode()).hexdigest()

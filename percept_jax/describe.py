@@ -1,0 +1,94 @@
+"""--help and --dry_run: what could run, and what would. Both print, return the same for programs, and write nothing."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from percept_jax import models
+from percept_jax.data import inputs, sources
+from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
+from percept_jax.training import loop, parallel
+from percept_jax.training.run_dir import flag_text, run_path
+from percept_jax.training.step import Data, make_program
+
+
+def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    """Every flag by group, with its default and range; the knobs of one model, or of all."""
+    shown: dict[str, Any] = {}
+
+    def show(name: str, hint: Any, default: Any, text: str, within: str = "") -> None:
+        kind = " | ".join(get_args(hint)) if get_origin(hint) is Literal else within
+        print(f"  --{name}={flag_text(default)}   {kind}".rstrip())
+        print(textwrap.fill(text, 100, initial_indent="      ", subsequent_indent="      "))
+        shown[name] = default
+
+    print("Flags with their defaults. Usage: ./launch.sh alone prints it.")
+    for group in dict.fromkeys(knob.group for knob in KNOBS.values()):
+        print(f"\n{group}")
+        for name, knob in KNOBS.items():
+            if knob.group == group:
+                show(name, TYPES[name], DEFAULTS[name], knob.help, knob.within)
+    for name in [model] if model else models.MODELS:
+        if own := models.knobs(name):
+            print(f"\nmodel {name}")
+            for knob in own:
+                show(knob.name, knob.type, knob.default, knob.help)
+    print("\ncommand")
+    for name, (default, text) in options.items():
+        show(name, type(default), default, text)
+    return {"flags": shown}
+
+
+def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
+    """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
+    experiment.validate()
+    info = sources.describe(experiment.dataset)
+    devices = loop.choose_devices(experiment)
+    size = inputs.image_size(experiment, info)
+    shape = (size, size, info.image_shape[-1])
+    models.check_fits(experiment.model, experiment.knobs, shape, len(info.classes))
+    table = _flags(experiment, origins)
+    with jax.enable_x64(experiment.dtype == "float64"):
+        found = _program(experiment, info, shape, len(devices))
+    steps, examples = experiment.total_steps(info.splits["train"]), info.splits["train"]
+    path = str(run_path(experiment, name or f"{experiment.dataset}_{experiment.model}"))
+    print(f"parameters     {found['parameters']:,}")
+    print(f"steps          {steps:,} of {experiment.batch_size}: {steps * experiment.batch_size / examples:.2f} epochs of {examples:,}")
+    print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
+    print(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
+    print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
+    print(f"run directory  {path}")
+    return {"flags": table, **found, "steps": steps, "programs": 1, "devices": len(devices), "run_dir": path}
+
+
+def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    values = {name: getattr(experiment, name) for name in KNOBS} | experiment.science()
+    table = {n: {"value": flag_text(v), "origin": origins.get(n, "default")} for n, v in values.items()}
+    for flag, row in table.items():
+        print(f"--{flag + '=' + row['value']:<44} {row['origin']}")
+    return table
+
+
+def _program(experiment: Experiment, info: sources.Info, shape: tuple[int, int, int], devices: int) -> dict[str, Any]:
+    """The layer table, and what XLA says of the training step for one device's share of the batch."""
+    program = make_program(experiment, len(info.classes))
+    image = jnp.zeros((1, *shape))
+    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs={"width": 130})(image))
+    hparams = stack_hparams([experiment], 1)
+    here = jax.local_devices()[:1]
+    state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
+    examples, numbers = sum(info.splits.values()), jax.ShapeDtypeStruct(shape[-1:], hparams.learning_rate.dtype)
+    images, labels = (jax.ShapeDtypeStruct((examples, *rest), kind) for rest, kind in ((shape, jnp.uint8), ((), jnp.int32)))
+    index = jax.ShapeDtypeStruct((1, experiment.batch_size // devices), jnp.int32)
+    step = parallel.compile_train(program, here, 1).lower(state, index, hparams, Data(images, labels, numbers, numbers)).compile()
+    memory = step.memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        "memory_bytes": used,
+        "flops_per_step": step.cost_analysis()["flops"],
+    }

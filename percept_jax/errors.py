@@ -1,0 +1,45 @@
+"""What can go wrong, by the exit code it ends a command with."""
+
+
+class PerceptError(Exception):
+    """A fault that a command reports in one line; `exit_code` is the status it ends with."""
+
+    exit_code = 1
+
+
+class UsageError(PerceptError):
+    """The command, a flag, or a file that it names is wrong.
+
+    Attributes:
+        flag: the name of the flag at fault, where there is one.
+        where: `file:line` or "command line", once it is known.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, flag: str | None = None, where: str | None = None):
+        super().__init__(message)
+        self.flag, self.where = flag, where
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.flag and f"--{self.flag}", self.args[0]) if part)
+
+
+class StorageError(PerceptError):
+    """A file cannot be written, or does not hold what was written to it."""
+
+    exit_code = 3
+
+
+class DataError(PerceptError):
+    """The numbers or the data are wrong: a loss that is not finite, a bad record."""
+
+    exit_code = 4
+
+
+class Interrupted(PerceptError):
+    """A signal asked a run to stop; its state is saved, and the same command goes on."""
+
+    def __init__(self, signal: int, step: int):
+        super().__init__(f"interrupted at step {step}; the state is saved, the same command goes on from there")
+        self.exit_code = 128 + signal

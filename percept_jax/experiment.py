@@ -1,0 +1,127 @@
+"""Experiment: every knob that each run has, declared once, with its type, default, help, role and range.
+
+The command line, the run's identity, the traced arguments of the compiled step and the help text are all made from these
+fields. The knobs of one model only are fields of its Flax module instead (see `percept_jax.models`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_type_hints
+
+import numpy as np
+
+from percept_jax import models
+from percept_jax.checks import check_type, check_within
+from percept_jax.errors import UsageError
+
+Role = Literal["static", "traced", "infra"]
+
+
+class Knob(NamedTuple):
+    """What is declared about one flag beside its type and default; `within` is an interval such as "[0, 1)"."""
+
+    help: str
+    role: Role
+    group: str
+    within: str = ""
+
+
+def _knob(default: Any, role: Role, group: str, help: str, within: str = "") -> Any:
+    return dataclasses.field(default=default, metadata={"knob": Knob(help, role, group, within)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One training run, described in full.
+
+    Roles: `static` values shape the compiled program (or the choice of the best step), `traced` ones enter it as
+    arguments, `infra` ones say where and how the run happens. The first two make up the run's identity.
+    """
+
+    model: str = _knob("lenet5", "static", "model", "network to train (see `list`)")
+    dtype: Literal["float32", "bfloat16", "float64"] = _knob(
+        "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64")
+
+    dataset: str = _knob("digits", "static", "data", "data set (see `list`)")
+    image_size: int = _knob(0, "static", "data", "images are resized to this many pixels a side; 0: as the model wants", "[0, 4096]")
+    normalize: Literal["standard", "unit", "none"] = _knob(
+        "standard", "static", "data",
+        "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255")
+
+    batch_size: int = _knob(64, "static", "training", "examples a step, over all devices", "[1, inf)")
+    epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
+    steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
+    loss: Literal["softmax_cross_entropy", "quadratic"] = _knob(
+        "softmax_cross_entropy", "static", "training", "objective; quadratic is half the squared error of sigmoid outputs")
+    optimizer: Literal["sgd", "nesterov"] = _knob(
+        "sgd", "static", "training", "gradient descent with heavy-ball or with Nesterov momentum")
+    schedule: Literal["constant", "cosine"] = _knob(
+        "constant", "static", "training", "learning rate after the warm-up: constant, or a half cosine down to 0 at the end")
+    learning_rate: float = _knob(0.1, "traced", "training", "step size", "(0, inf)")
+    warmup_steps: int = _knob(0, "traced", "training", "the learning rate rises linearly over this many steps", "[0, 2147483647]")
+    momentum: float = _knob(0.9, "traced", "training", "share of the last update that is kept", "[0, 1)")
+    weight_decay: float = _knob(0.0, "traced", "training", "L2 penalty: this times the kernels is added to their gradient", "[0, inf)")
+    dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
+    label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
+    seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
+
+    eval_every: int = _knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
+    checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at every validation", "[0, inf)")
+    log_every: int = _knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")
+    devices: int = _knob(0, "infra", "run", "devices to train on; 0: all of this process", "[0, inf)")
+    data_dir: str = _knob("", "infra", "run", "TFDS folder; empty: $TFDS_DATA_DIR, else data/ in the repository")
+    run_dir: str = _knob("", "infra", "run", "where results go; empty: runs/<experiment>/<id> in the repository")
+    fresh: bool = _knob(False, "infra", "run", "start anew where the run directory already holds this run")
+
+    knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Values for fields of the chosen model's module, by name; absent ones keep the module's defaults."""
+
+    def __post_init__(self) -> None:
+        for name, hint in TYPES.items():  # 1 and 1.0 are one experiment
+            value = getattr(self, name)
+            if hint is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+
+    def validate(self) -> None:
+        """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""
+        for name, knob in KNOBS.items():
+            check_type(name, getattr(self, name), TYPES[name])
+            if knob.within:
+                check_within(name, getattr(self, name), knob.within)
+        if bool(self.epochs) == bool(self.steps):
+            raise UsageError("give either --epochs or --steps", "epochs")
+        models.check(self.model, self.knobs)
+        if self.dropout_rate and not models.has_dropout(models.module_class(self.model)):
+            raise UsageError(f"{self.model} has no dropout", "dropout_rate")
+
+    def total_steps(self, train_examples: int) -> int:
+        """Steps of the whole run over a training split of this size, at least one."""
+        return self.steps or max(1, round(self.epochs * train_examples / self.batch_size))
+
+    def science(self) -> dict[str, Any]:
+        """Every static and traced value by flag name, then the chosen model's knobs: what decides the result."""
+        values = {name: getattr(self, name) for name, knob in KNOBS.items() if knob.role != "infra"}
+        return values | {k.name: self.knobs.get(k.name, k.default) for k in models.knobs(self.model)}
+
+    def chosen(self) -> dict[str, Any]:
+        """The part of `science()` that is not the default: a knob added tomorrow leaves today's runs their identity."""
+        defaults = DEFAULTS | {k.name: k.default for k in models.knobs(self.model)}
+        return {name: value for name, value in self.science().items() if value != defaults[name]}
+
+
+TYPES = {name: hint for name, hint in get_type_hints(Experiment).items() if name != "knobs"}
+KNOBS: dict[str, Knob] = {f.name: f.metadata["knob"] for f in dataclasses.fields(Experiment) if f.metadata}
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment) if f.metadata}
+
+# The traced values, as the compiled step receives them. `epochs` has been turned into steps by then.
+HParams = NamedTuple("HParams", [(name, np.ndarray) for name, k in KNOBS.items() if k.role == "traced" and name != "epochs"])
+
+
+def stack_hparams(experiments: Sequence[Experiment], steps: int) -> HParams:
+    """HParams of arrays `[trials]`: fixed dtypes, since an int where a float was would compile the step again."""
+    real = np.float64 if experiments[0].dtype == "float64" else np.float32
+    dtypes = {name: real if TYPES[name] is float else np.int32 for name in HParams._fields} | {"seed": np.uint32}
+    columns = {name: [getattr(e, name) for e in experiments] for name in HParams._fields} | {"steps": [steps] * len(experiments)}
+    return HParams(**{name: np.array(column, dtypes[name]) for name, column in columns.items()})

@@ -1,0 +1,39 @@
+"""What a command does once about the machine it runs on."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def use_compilation_cache() -> None:
+    """Keeps every compiled program for the next process, in $JAX_COMPILATION_CACHE_DIR or else under ~/.cache.
+
+    By processor, since code that XLA compiled for one CPU may not run on another that shares the home directory.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "percept_jax" / _processor()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def idle_accelerator() -> str | None:
+    """What to type where the machine has a GPU or TPU that JAX does not see; None where all is well."""
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
+        return None
+    for kind, extra, sign in (("a GPU", "cuda", "/proc/driver/nvidia/version"), ("a TPU", "tpu", "/dev/accel0")):
+        if Path(sign).exists():
+            return f"this machine has {kind}, but JAX runs on the CPU; type: PERCEPT_EXTRAS={extra} ./launch.sh setup"
+    return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        known = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
+    except OSError:
+        known = []
+    return hashlib.sha256(repr((platform.machine(), platform.processor(), known)).encode()).hexdigest()[:8]

@@ -1,0 +1,130 @@
+"""MODELS: name -> Flax module, or a partial of one. The fields of a module are its knobs on the command line.
+
+Adding a model: write its module in a file of its own, add one line to MODELS, write a flag file. A module's `__call__` takes
+`(images, train=False)` and, where it has dropout, `dropout_rate=0.0`. Fields that it may declare and that are not knobs:
+`num_classes`, and `axis_name`, the mapped axis of a split batch. A class variable `image_size` says what it was made for.
+"""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from percept_jax.checks import check_type, check_within, unknown
+from percept_jax.errors import UsageError
+from percept_jax.models.lenet import LeNet5
+from percept_jax.models.mlp import MLP, Linear
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "linear": Linear,
+    "mlp": MLP,
+    "lenet5": LeNet5,
+}
+
+_NOT_KNOBS = {"num_classes", "axis_name", "parent", "name"}
+_KNOB_TYPES = (int, float, bool, str, tuple[int, ...])  # and Literals: what a flag can say; other fields are for partials
+
+
+class ModelKnob(NamedTuple):
+    """A field of a model's module that a flag of the same name sets."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+
+def build(name: str, *, num_classes: int, axis_name: str | None = None, **knobs: Any) -> nn.Module:
+    """The module called `name`, to be used as `module.apply(variables, images, train=False)`.
+
+    Args:
+        name: a key of MODELS.
+        num_classes: length of the logits.
+        axis_name: the mapped axis over which a batch is split, for models whose examples meet (batch norm, dropout).
+        **knobs: fields of the module; absent ones keep its defaults.
+
+    Raises:
+        UsageError: the name or a knob is unknown, or a value is of the wrong type.
+    """
+    check(name, knobs)
+    shared = {"num_classes": num_classes, "axis_name": axis_name}
+    fields = module_class(name).__dataclass_fields__
+    return MODELS[name](**{k: v for k, v in shared.items() if k in fields}, **knobs)
+
+
+def module_class(name: str) -> type[nn.Module]:
+    """The class behind a name, seen through partials. Raises UsageError for an unknown name."""
+    if name not in MODELS:
+        raise UsageError(unknown(name, MODELS), "model")
+    made = MODELS[name]
+    while isinstance(made, functools.partial):
+        made = made.func
+    return made
+
+
+def knobs(name: str) -> list[ModelKnob]:
+    """What can be set about a model: its module's fields, with the defaults that its line in MODELS gives them."""
+    cls = module_class(name)
+    hints, signature = get_type_hints(cls), inspect.signature(MODELS[name])
+    doc = inspect.getdoc(cls) or ""
+    rows = []
+    for field in cls.__dataclass_fields__:
+        sayable = hints[field] in _KNOB_TYPES or get_origin(hints[field]) is Literal
+        if field in signature.parameters and field not in _NOT_KNOBS and sayable:
+            said = re.search(rf"^\s+{field}: (.*)$", doc, re.MULTILINE)
+            rows.append(ModelKnob(field, hints[field], signature.parameters[field].default, said[1] if said else ""))
+    return rows
+
+
+def summary(name: str) -> str:
+    """The first line of a model's docstring."""
+    return (inspect.getdoc(module_class(name)) or name).splitlines()[0]
+
+
+def check(name: str, values: Mapping[str, Any]) -> None:
+    """Raises UsageError unless `values` are knobs of this model, of the right types; whole numbers are at least 1."""
+    known = {k.name: k for k in knobs(name)}
+    for flag, value in values.items():
+        if flag not in known:
+            raise UsageError(foreign(flag, name), flag)
+        check_type(flag, value, known[flag].type)
+        for number in value if isinstance(value, tuple) else (value,):
+            if known[flag].type in (int, tuple[int, ...]):
+                check_within(flag, number, "[1, inf)")
+    for knob in known.values():
+        if knob.name not in values and knob.default is inspect.Parameter.empty:
+            raise UsageError(f"{name} needs a value", knob.name)
+
+
+def foreign(flag: str, name: str) -> str:
+    """The message for a flag that the model `name` does not have."""
+    owners = [other for other in MODELS if flag in {k.name for k in knobs(other)}]
+    own = ", ".join(k.name for k in knobs(name)) or "none"
+    return f"a knob of {', '.join(owners)}, not of {name} (its own: {own})" if owners else f"unknown knob of {name} (its own: {own})"
+
+
+def has_dropout(module: nn.Module | type[nn.Module]) -> bool:
+    """Whether the module's `__call__` has an argument `dropout_rate`."""
+    return "dropout_rate" in inspect.signature(module.__call__).parameters
+
+
+def wanted_image_size(name: str) -> int:
+    """Pixels a side that the model was made for; 0 where it takes any."""
+    return getattr(module_class(name), "image_size", 0)
+
+
+def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
+    wanted = wanted_image_size(name)
+    if image_shape[0] == wanted or not wanted:
+        return  # a fault of such a model is a fault of its code, and its traceback says more than we could
+    module = build(name, num_classes=num_classes, **values)
+    try:
+        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+    except Exception as error:
+        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}", "image_size") from error

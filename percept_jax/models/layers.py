@@ -1,0 +1,77 @@
+"""Layers and choices that two model families or more share."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+Activation = Literal["relu", "tanh", "sigmoid"]
+Pooling = Literal["max", "average"]
+Norm = Literal["none", "batch"]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
+
+
+def max_pool(x: Array, window: int, stride: int) -> Array:
+    """`[batch, height, width, channels]` to its maximum over square windows, without padding.
+
+    A maximum over strided slices: the value of `nn.max_pool`, and a gradient without select-and-scatter, which does not
+    run under deterministic GPU operations (github.com/google/flax/issues/4233). At a tie the gradient is shared.
+    """
+    rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
+    slices = [
+        x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+    while len(slices) > 1:
+        slices = [jnp.maximum(a, b) for a, b in zip(slices[::2], slices[1::2], strict=False)] + slices[len(slices) & ~1 :]
+    return slices[0]
+
+
+def pool(x: Array, kind: Pooling, window: int, stride: int) -> Array:
+    """Pooling of `[batch, height, width, channels]` by name, without padding."""
+    if kind == "max":
+        return max_pool(x, window, stride)
+    return nn.avg_pool(x, (window, window), (stride, stride))
+
+
+def norm(kind: Norm, train: bool, axis_name: str | None) -> Callable[[Array], Array]:
+    """A normalisation layer by name, to be called once; batch norm takes its statistics over every device of `axis_name`.
+
+    Running statistics keep 0.9 of their value a step (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    """
+    if kind == "none":
+        return lambda x: x
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis_name)
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) with a traced rate, one draw an example.
+
+    Each example's mask comes from its position in the global batch, so it does not depend on the number of devices. Masks
+    are drawn in float32 whatever the arithmetic, and not at all while the rate is 0.
+
+    Attributes:
+        axis_name: the mapped axis over which the batch is split, if it is.
+    """
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, rate: Array | float, train: bool) -> Array:
+        """`[batch, ...]` to the same shape: zero with probability `rate` in [0, 1), the rest divided by 1 - rate."""
+        if not train or (isinstance(rate, float) and rate == 0):
+            return x
+        shard = jax.lax.axis_index(self.axis_name) if self.axis_name else 0
+        positions = shard * len(x) + jnp.arange(len(x))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), positions)
+
+        def drop(x: Array) -> Array:
+            draws = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], jnp.float32))(keys)
+            return jnp.where(draws >= rate, x / (1 - rate), 0).astype(x.dtype)
+
+        return jax.lax.cond(rate > 0, drop, lambda x: x, x)

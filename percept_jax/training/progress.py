@@ -1,0 +1,60 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+class Reporter:
+    """Says how a run goes: on standard error as a bar where that is a terminal, else a line a validation on standard output."""
+
+    def __init__(self) -> None:
+        self._bar = self._train = None
+        self._began = 0.0
+        self._first = self._steps = 0
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        (self._bar.console.print if self._bar else print)(text)
+
+    def start(self, step: int, steps: int) -> None:
+        """The first step is about to run."""
+        self._began, self._first, self._steps = time.monotonic(), step, steps
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = BarColumn(), MofNCompleteColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[said]}")
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._bar.add_task("train", total=steps, completed=step, said="")
+            self._bar.start()
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """A line of metrics was written."""
+        if record["split"] == "train":
+            self._train = record
+            if self._bar:
+                said = f"{_rate(record)}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
+                self._bar.update(self._bar.task_ids[0], completed=record["step"], said=said)
+            return
+        text = f"step {record['step']}/{self._steps}  epoch {record['epoch']:.2f}"
+        if self._train and record["split"] == "validation":
+            text += "  train loss {loss:.4f} accuracy {accuracy:.4f}".format(**self._train)
+        text += "  {split} loss {loss:.4f} accuracy {accuracy:.4f}".format(**record)
+        if self._train and not self._bar and record["split"] == "validation":
+            spent = time.monotonic() - self._began
+            left = spent / max(1, record["step"] - self._first) * (self._steps - record["step"])
+            text += f"  {_rate(self._train)}  eta {left:.0f} s"
+        self.note(text)
+
+    def close(self) -> None:
+        """The run has ended."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+def _rate(record: Mapping[str, Any]) -> str:
+    return f"{record.get('examples_per_second', math.nan):,.0f} examples/s"

@@ -1,0 +1,206 @@
+"""The files that a run leaves, and the lock on them."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from percept_jax import files
+from percept_jax.errors import StorageError, UsageError
+from percept_jax.experiment import Experiment
+
+_PACKAGE = Path(__file__).parent.parent
+ROOT = _PACKAGE.parent if (_PACKAGE.parent / "launch.sh").exists() else Path.cwd()
+
+_OURS = ("run.flags", "provenance.json", "metrics.jsonl", "result.json", "confusion.csv", "training.png", "confusion.png")
+_VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "array-record", "safetensors", "pillow")
+
+
+def identity(experiment: Experiment) -> str:
+    """12 hexadecimal digits that name a run: its science values where they are not the defaults, and the package's source.
+
+    A result computed by other code is thus not taken for this code's result.
+    """
+    digest = hashlib.sha256(json.dumps(experiment.chosen(), sort_keys=True).encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        digest.update(b"\0" + str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def run_path(experiment: Experiment, name: str) -> Path:
+    """Where the run goes: --run_dir, else runs/<name>/<id> in the repository."""
+    return Path(experiment.run_dir) if experiment.run_dir else ROOT / "runs" / name / identity(experiment)
+
+
+def data_path(data_dir: str) -> Path:
+    """Where data sets are: --data_dir, else $TFDS_DATA_DIR, else data/ in the repository."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or ROOT / "data")
+
+
+def flag_lines(experiment: Experiment) -> list[str]:
+    """Every effective science flag as a line of a flag file."""
+    values = experiment.science()
+    unset = "epochs" if experiment.steps else "steps"  # a later one of the two takes the place of the other
+    return [f"--{name}={flag_text(value)}" for name, value in values.items() if name != unset]
+
+
+def flag_text(value: Any) -> str:
+    """A value as a flag file spells it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run. Raises StorageError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
+class RunDir:
+    """A run directory that this process holds: one at a time, and only for the run that it was made for."""
+
+    def __init__(self, path: Path, experiment: Experiment):
+        """Takes the directory, or makes it. Raises UsageError where it is another run's, StorageError where it is in use."""
+        self.path, self.experiment, self.identity = path, experiment, identity(experiment)
+        self.checkpoints = path / "checkpoints"
+        refuse_strangers(path, experiment)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held until close)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{path}: another process is training here") from error
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror or error}") from error
+        if experiment.fresh:
+            self._clear()
+        self._metrics = self._events = None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds, once the run has ended."""
+        return read_json(self.path / "result.json") if (self.path / "result.json").exists() else None
+
+    @property
+    def restarts(self) -> list[dict[str, Any]]:
+        """The starts after the first, with the step that each began from and the steps that it did again."""
+        return read_json(self.path / "provenance.json")["restarts"]
+
+    def begin(self, step: int, devices: Sequence[str]) -> None:
+        """Writes down how this process was started, and cuts the metrics back to the step that it goes on from."""
+        path = self.path / "provenance.json"
+        lines = self._kept_lines(step)
+        reached = max((line["step"] for line in self._lines()), default=0)
+        if path.exists():
+            record = read_json(path)
+            record["restarts"].append({**_provenance(devices), "from_step": step, "redone_steps": max(0, reached - step)})
+        else:
+            record = {"identity": self.identity, **_provenance(devices), "restarts": []}
+        files.write_bytes(self.path / "run.flags", ("\n".join(flag_lines(self.experiment)) + "\n").encode())
+        files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        files.write_json(path, record)
+        from tensorboardX import SummaryWriter
+
+        self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (held until close)
+        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Adds a line to metrics.jsonl, and its numbers to the event file. Raises StorageError."""
+        try:
+            self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        for name in ("loss", "accuracy", "top5_accuracy", "learning_rate"):
+            if name in record:
+                self._events.add_scalar(f"{record['split']}/{name}", record[name], record["step"])
+        if record["split"] != "train":
+            self._events.flush()
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json, the last file of a run."""
+        files.write_json(self.path / "result.json", result)
+
+    def close(self) -> None:
+        """Closes the files and lets go of the directory."""
+        for held in (self._metrics, self._events, self._lock):
+            if held:
+                held.close()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return read_metrics(self.path)
+
+    def _kept_lines(self, step: int) -> list[dict[str, Any]]:
+        return [line for line in self._lines() if line["step"] <= step and line["split"] != "test"]
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for path in [self.path / name for name in _OURS] + list(self.path.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without a last one that was cut off while it was written."""
+    lines = []
+    if (path / "metrics.jsonl").exists():
+        for line in (path / "metrics.jsonl").read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
+def refuse_strangers(path: Path, experiment: Experiment) -> None:
+    """Raises UsageError where `path` holds something else than this experiment's run. Touches nothing."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is not a directory", "run_dir")
+    flags = path / "run.flags"
+    if not flags.exists():
+        if any(p.name not in ("checkpoints", ".lock") for p in path.iterdir()):
+            raise UsageError(f"{path} holds something that is not a run", "run_dir")
+        return
+    if experiment.fresh or not (path / "provenance.json").exists():
+        return
+    if read_json(path / "provenance.json")["identity"] != identity(experiment):
+        now, then = flag_lines(experiment), flags.read_text().splitlines()
+        told = f"its {' '.join(x for x in then if x not in now)}, yours {' '.join(x for x in now if x not in then)}"
+        why = "made by other source code" if now == then else told
+        raise UsageError(f"{path} holds another run ({why}); choose another directory, or --fresh to replace it", "run_dir")
+
+
+def _provenance(devices: Sequence[str]) -> dict[str, Any]:
+    versions = {"python": sys.version.split()[0]}
+    for package in _VERSIONS:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": shlex.join(sys.orig_argv),
+        "git_sha": _git("rev-parse", "HEAD").strip() or None,
+        "git_diff": _git("diff", "HEAD"),
+        "untracked": _git("ls-files", "--others", "--exclude-standard").splitlines(),
+        "versions": versions,
+        "devices": list(devices),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def _git(*args: str) -> str:
+    try:
+        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
