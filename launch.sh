@@ -15,6 +15,7 @@ percept_jax: one flag file in, a trained, measured, reproducible model out.
   ./launch.sh predict RUN_DIR IMAGE...          what a trained model sees in PNG or JPEG files
   ./launch.sh setup                             install, or add what PERCEPT_EXTRAS names (cuda, tpu, tf)
   ./launch.sh test [pytest arguments]           the test suite
+  ./launch.sh bench [NAME ...]                  what the figures in the README were measured with
 
   ... --help      what each flag does, with its default
   ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps
@@ -72,5 +73,10 @@ fi
 case $1 in
   setup) echo "ready: $python" ;;
   test) shift; cd "$root"; exec "$python" -m pytest "$@" ;;
+  bench)
+    shift
+    [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' *.py | sed 's/\.py$//')
+    for name in "$@"; do "$python" "$root/benchmarks/$name.py"; done
+    ;;
   *) exec "$python" -m percept_jax "$@" ;;
 esac

@@ -14,7 +14,7 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
+from typing import Any, NamedTuple, NoReturn  # noqa: E402
 
 from absl import flags  # noqa: E402
 
@@ -63,12 +63,12 @@ def parse(args: Sequence[str]) -> Request:
     words, settings = expand(args, booleans | {"no" + name for name in booleans})
     model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
     with _located({"model": model.origin}):
-        own = models.knobs(model.text or "")
+        own = models.knobs(model.text) if model.text else _needs_value("model")
     declared = _declare(own)
     hints = TYPES | {k.name: k.type for k in own} | {n: type(default) for n, (default, _) in OPTIONS.items()}
     values, origins = {}, {}
     for setting in settings:
-        name, value = _value(setting, declared, hints, model.text or "")
+        name, value = _value(setting, declared, hints, model.text)
         values[name], origins[name] = value, setting.origin
         other = {"epochs": "steps", "steps": "epochs"}.get(name)  # the one said last takes the other's place
         if other and value:
@@ -106,7 +106,7 @@ def _value(setting: Setting, declared: flags.FlagValues, hints: dict[str, Any], 
             message = models.foreign(name, model) if owned else unknown(f"--{name}", [f"--{known}" for known in hints])
             raise UsageError(message, None if not owned else name)
         if setting.text is None and hints[name] is not bool:
-            raise UsageError(f"needs a value: --{name}=VALUE", name)
+            _needs_value(name)
         declared(["percept_jax", token])
         check_type(name, declared[name].value, hints[name])
     except flags.Error as error:
@@ -115,6 +115,10 @@ def _value(setting: Setting, declared: flags.FlagValues, hints: dict[str, Any], 
         error.where = setting.origin
         raise
     return name, declared[name].value
+
+
+def _needs_value(name: str) -> NoReturn:
+    raise UsageError(f"needs a value: --{name}=VALUE", name)
 
 
 class _located:  # noqa: N801 (reads as a statement)

@@ -17,6 +17,7 @@ from percept_jax.data.inputs import Input
 from percept_jax.errors import DataError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.training import checkpoint, evaluation, loop, parallel
+from percept_jax.training.pack import Trial
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, read_json, refuse_strangers, run_path
 from percept_jax.training.step import make_program, predict_step
@@ -88,7 +89,7 @@ class Trained:
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
             real = np.float64 if self.experiment.dtype == "float64" else np.float32
-            data = parallel.place(loop.device_data(dataset, self.input, np.dtype(real)), devices)
+            data = parallel.place(evaluation.device_data(dataset, self.input, np.dtype(real)), devices)
             step = parallel.compile_eval(self._program, devices, 1)
             variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
             batch = evaluation.batch_size(dataset, 1)
@@ -144,7 +145,7 @@ def train(
             dataset = sources.from_arrays(images, labels, lambda info: inputs.image_size(experiment, info))
         run_dir = RunDir(path, experiment)
         try:
-            loop.train_pack([loop.Trial(experiment, run_dir)], dataset, report, interrupted, began)
+            loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
         draw(path)

@@ -1,5 +1,6 @@
 """--help and --dry_run: what could run, and what would. Both print, return the same for programs, and write nothing."""
 
+import sys
 import textwrap
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
@@ -65,19 +66,19 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     return {"flags": table, **found, "steps": steps, "programs": 1, "devices": len(devices), "run_dir": path}
 
 
-def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     values = {name: getattr(experiment, name) for name in KNOBS} | experiment.science()
-    table = {n: {"value": flag_text(v), "origin": origins.get(n, "default")} for n, v in values.items()}
+    table = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
     for flag, row in table.items():
-        print(f"--{flag + '=' + row['value']:<44} {row['origin']}")
+        print(f"--{flag + '=' + flag_text(row['value']):<44} {row['origin']}")
     return table
 
 
 def _program(experiment: Experiment, info: sources.Info, shape: tuple[int, int, int], devices: int) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
     program = make_program(experiment, len(info.classes))
-    image = jnp.zeros((1, *shape))
-    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs={"width": 130})(image))
+    image, console = jnp.zeros((1, *shape)), {"width": 130, "force_terminal": sys.stdout.isatty()}
+    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(image))
     hparams = stack_hparams([experiment], 1)
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)

@@ -7,12 +7,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from percept_jax.data.inputs import Input
 from percept_jax.data.sources import Dataset
 from percept_jax.training.parallel import Evaluation
 from percept_jax.training.step import Data, EvalSums
 
 BATCH = 512  # examples at a time, at most
 IN_FLIGHT = 8  # steps: XLA:CPU's collectives abort the process when about a hundred are queued
+
+
+def device_data(dataset: Dataset, input: Input, dtype: np.dtype) -> Data:
+    """What the steps gather from, as NumPy arrays, to be placed on the devices."""
+    return Data(dataset.images, dataset.labels, np.array(input.mean, dtype), np.array(input.scale, dtype))
 
 
 def batch_size(dataset: Dataset, devices: int) -> int:

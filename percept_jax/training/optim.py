@@ -29,9 +29,10 @@ SCHEDULES: dict[str, Callable[[Array], Array]] = {"constant": constant, "cosine"
 
 def learning_rate(schedule: Callable[[Array], Array], step: Array, hparams: HParams) -> Array:
     """Learning rate of update `step`, counted from 0: a linear rise over the warm-up, then the schedule."""
-    done, warmup = step.astype(hparams.learning_rate.dtype), hparams.warmup_steps.astype(hparams.learning_rate.dtype)
+    dtype = hparams.learning_rate.dtype
+    done, warmup, steps = (jnp.asarray(count, dtype) for count in (step, hparams.warmup_steps, hparams.steps))
     rise = jnp.minimum(1, (done + 1) / jnp.maximum(1, warmup))
-    progress = jnp.clip((done - warmup) / jnp.maximum(1, hparams.steps - warmup), 0, 1)
+    progress = jnp.clip((done - warmup) / jnp.maximum(1, steps - warmup), 0, 1)
     return hparams.learning_rate * rise * schedule(progress)
 
 

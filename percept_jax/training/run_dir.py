@@ -1,7 +1,9 @@
 """The files that a run leaves, and the lock on them."""
 
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shlex
@@ -12,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from percept_jax import files
 from percept_jax.errors import StorageError, UsageError
@@ -126,6 +130,14 @@ class RunDir:
                 self._events.add_scalar(f"{record['split']}/{name}", record[name], record["step"])
         if record["split"] != "train":
             self._events.flush()
+
+    def write_confusion(self, confusion: np.ndarray, classes: Sequence[str]) -> None:
+        """Writes confusion.csv: a row a true class, a column a predicted one, with their names."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["true \\ predicted", *classes])
+        table.writerows([name, *row] for name, row in zip(classes, confusion.tolist(), strict=True))
+        files.write_bytes(self.path / "confusion.csv", text.getvalue().encode())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json, the last file of a run."""

@@ -109,7 +109,7 @@ def init_state(hparams: HParams, image_shape: tuple[int, int, int], *, program: 
     """The state before the first step, from the seed alone. Initial values are drawn in float32 whatever the arithmetic."""
     key, _ = _keys(hparams)
     variables = program.module.init(key, jnp.zeros((1, *image_shape), jnp.float32))
-    variables = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, program.dtype)), variables)
+    variables = jax.tree.map(lambda x: x.astype(_wide(program.dtype)), variables)
     opt_state = program.optimizer(hparams.learning_rate, hparams).init(variables["params"])
     return State(jnp.zeros((), jnp.int32), variables["params"], variables.get("batch_stats", {}), opt_state)
 
@@ -135,7 +135,7 @@ def train_step(
         return losses.sum() / total, (losses, logits, batch_stats)
 
     grads, (losses, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-    correct = jnp.sum(jnp.argmax(logits, -1) == labels)
+    correct = jnp.sum(jax.lax.argmax(logits, 1, jnp.int32) == labels)
     sums = TrainSums(losses.sum(), correct, jnp.int32(len(index)))
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
@@ -164,7 +164,7 @@ def eval_step(
 
 def predict_step(variables: Mapping[str, Any], images: Array, mean: Array, scale: Array, *, program: Program) -> Array:
     """Probabilities `[batch, classes]` of uint8 images `[batch, height, width, channels]`."""
-    images = ((images - mean) * scale).astype(program.dtype)
+    images = _normalize(images, mean, scale, program.dtype)
     return program.objective.probabilities(_forward(variables, images, program)[0])
 
 
@@ -173,9 +173,17 @@ def _keys(hparams: HParams) -> Array:
     return jax.random.split(jax.random.key(hparams.seed, impl="threefry2x32"))
 
 
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    """What parameters and losses are kept in: float32, also under bfloat16 arithmetic, or float64."""
+    return jnp.dtype("float64" if dtype == jnp.float64 else "float32")
+
+
 def _gather(data: Data, index: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
-    images = (data.images[index] - data.mean) * data.scale
-    return images.astype(dtype), data.labels[index]
+    return _normalize(data.images[index], data.mean, data.scale, dtype), data.labels[index]
+
+
+def _normalize(pixels: Array, mean: Array, scale: Array, dtype: jnp.dtype) -> Array:
+    return ((pixels.astype(mean.dtype) - mean) * scale).astype(dtype)
 
 
 def _forward(
@@ -190,4 +198,4 @@ def _forward(
         logits, updated = program.module.apply(
             cast, images, train=True, rngs={"dropout": dropout_key}, mutable=["batch_stats"], **rate
         )
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), updated.get("batch_stats", {})
+    return logits.astype(_wide(program.dtype)), updated.get("batch_stats", {})

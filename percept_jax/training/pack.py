@@ -1,0 +1,265 @@
+"""A pack on its way: state on the devices, progress on the host, and the phases that the loop goes through."""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from percept_jax.data import inputs
+from percept_jax.data.order import Order
+from percept_jax.data.sources import Dataset
+from percept_jax.experiment import Experiment, stack_hparams
+from percept_jax.training import checkpoint, evaluation, parallel
+from percept_jax.training.progress import Reporter
+from percept_jax.training.run_dir import RunDir
+from percept_jax.training.step import EvalSums, make_program
+
+PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
+
+
+class Trial(NamedTuple):
+    """One training run: what is run, and where its results go."""
+
+    experiment: Experiment
+    run_dir: RunDir
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
+
+    Attributes:
+        loss, correct, examples: sums over the training examples since the last line of metrics.
+        best: metrics of the best validation: the highest accuracy, among equals the lowest loss, among those the first.
+        diverged_at: the first step whose loss was not finite.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    examples: int = 0
+    best: dict[str, Any] | None = None
+    diverged_at: int | None = None
+
+
+class Stopwatch(collections.Counter):
+    """Seconds by phase."""
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Adds what the block takes to `phase`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self[phase] += time.monotonic() - began
+
+
+class Pack:
+    """Trials on their way: the state `[K, ...]` on the devices, their progress on the host, and the programs between."""
+
+    def __init__(self, trials: Sequence[Trial], dataset: Dataset, devices: Sequence[jax.Device], report: Reporter, began: float):
+        first = trials[0].experiment
+        self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, devices, report, began
+        self.input = inputs.describe(first.normalize, dataset)
+        self.train_index = dataset.indices("train")
+        self.steps = first.total_steps(len(self.train_index))
+        self.epoch_steps = len(self.train_index) / first.batch_size
+        self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
+        self.checkpoint_every = first.checkpoint_every or self.eval_every
+        self.orders = [Order(t.experiment.seed, len(self.train_index), first.batch_size) for t in trials]
+        self.program = make_program(first, len(dataset.info.classes), parallel.axis_name(self.devices))
+        self._train = parallel.compile_train(self.program, self.devices, len(trials))
+        self._evaluate = parallel.compile_eval(self.program, self.devices, len(trials))
+        self._eval_batch = evaluation.batch_size(dataset, len(self.devices))
+        self.saver = checkpoint.Saver()
+        self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
+        self._in_flight: collections.deque = collections.deque()
+
+    @property
+    def all_diverged(self) -> bool:
+        """Whether no trial is left to train."""
+        return all(p.diverged_at is not None for p in self.progress)
+
+    def start(self) -> None:
+        """Data and state on the devices: the state of the newest checkpoint, or else of step 0."""
+        hparams = stack_hparams([t.experiment for t in self.trials], self.steps)
+        init = parallel.compile_init(self.program, len(self.trials), self.dataset.images.shape[1:])
+        with self.clock("compile"):
+            self.state = parallel.place(init(hparams), self.devices)
+            self.best = _keep(np.ones(len(self.trials), bool), self.state.variables, self.state.variables)  # a copy: steps use up the state
+        self.step, self.progress = 0, [Progress() for _ in self.trials]
+        self._restore()
+        self.hparams = parallel.place(hparams, self.devices)
+        self.data = parallel.place(evaluation.device_data(self.dataset, self.input, hparams.learning_rate.dtype), self.devices)
+        with self.clock("compile"):  # on no examples
+            evaluation.evaluate(self._evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
+        for trial in self.trials:
+            trial.run_dir.begin(self.step, [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices])
+        self.report.start(self.step, self.steps)
+        self._compiled = False
+
+    def _restore(self) -> None:
+        """Goes on from the newest step of which every trial has a checkpoint, if there is one."""
+        saved = [checkpoint.newest(t.run_dir.checkpoints) for t in self.trials]
+        if not all(saved) or len({header["step"] for _, header in saved}) > 1:
+            return
+        tree = {"state": self.state, "best": self.best}
+        template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
+        trees = [checkpoint.unflatten(arrays, template) for arrays, _ in saved]
+        tree = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), self.devices)
+        self.state, self.best = tree["state"], tree["best"]
+        self.step = saved[0][1]["step"]
+        self.progress = [Progress(**header["progress"]) for _, header in saved]
+        self._earlier.update(saved[0][1]["seconds"])
+        self.report.note(f"resuming at step {self.step}")
+
+    def advance(self) -> None:
+        """One step of every trial; waits for the one IN_FLIGHT steps before."""
+        with self.clock("waiting_for_data"):
+            index = self.train_index[np.stack([order(self.step) for order in self.orders])]
+        if not self._compiled:
+            self.clock["start"] = time.time() - self._began - self.clock["compile"]
+        with self.clock("train" if self._compiled else "compile"):
+            self.state, sums = self._train(self.state, index, self.hparams, self.data)
+            self.step += 1
+            self._in_flight.append((self.step, sums))
+            self._settle(evaluation.IN_FLIGHT)
+        if not self._compiled:
+            self._compiled = True
+            self._new_segment()
+
+    def _settle(self, allowed: int) -> None:
+        """Counts the sums of all but the last `allowed` steps, and logs those that end a window."""
+        while len(self._in_flight) > allowed:
+            step, sums = self._in_flight.popleft()
+            sums = jax.device_get(sums)
+            for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+                if progress.diverged_at is not None:
+                    continue
+                progress.loss += float(sums.loss[k])
+                progress.correct += int(sums.correct[k])
+                progress.examples += int(sums.examples[k])
+                if not math.isfinite(progress.loss):
+                    progress.diverged_at = step
+                elif step == self.steps or step % trial.experiment.log_every == 0:
+                    self._log_train(trial, progress, step)
+
+    def _log_train(self, trial: Trial, progress: Progress, step: int) -> None:
+        examples, (since, began) = progress.examples, self._segment
+        record = {"loss": progress.loss / examples, "accuracy": progress.correct / examples, "examples": examples}
+        if step > since:
+            rate = (step - since) * trial.experiment.batch_size / (time.monotonic() - began)
+            record["examples_per_second"] = round(rate, 1)
+        self._log(trial, "train", step, record)
+        progress.loss, progress.correct, progress.examples = 0.0, 0, 0
+
+    def _log(self, trial: Trial, split: str, step: int, numbers: dict[str, Any]) -> None:
+        record = {"step": step, "epoch": step / self.epoch_steps, "split": split, **numbers}
+        trial.run_dir.log(record)
+        self.report.log(record)
+
+    def validate(self) -> None:
+        """Evaluates the validation split, and keeps the variables of each trial that has become better."""
+        with self.clock("train"):
+            self._settle(0)
+        with self.clock("eval"):
+            sums = self._sums(self.state.variables, "validation")
+            better = np.zeros(len(self.trials), bool)
+            for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+                numbers = evaluation.metrics(sums, k)
+                if progress.diverged_at is None and not math.isfinite(numbers["loss"]):
+                    progress.diverged_at = self.step
+                if progress.diverged_at is None:
+                    self._log(trial, "validation", self.step, numbers)
+                    better[k] = progress.best is None or _rank(numbers) > _rank(progress.best)
+                    if better[k]:
+                        progress.best = {"step": self.step, **numbers}
+            self.best = _keep(better, self.state.variables, self.best)
+        self._new_segment()
+
+    def _new_segment(self) -> None:
+        """Rates are measured from here on: a segment of steps with neither compilation nor evaluation in it."""
+        self._segment = self.step, time.monotonic()
+
+    def _sums(self, variables: Any, split: str) -> EvalSums:
+        return evaluation.evaluate(self._evaluate, variables, self.dataset.indices(split), self._eval_batch, self.data)
+
+    def save(self) -> None:
+        """Starts to write a checkpoint of every trial whose numbers are finite."""
+        with self.clock("train"):
+            self._settle(0)
+        arrays = checkpoint.flatten({"state": self.state, "best": self.best})
+        seconds = self._seconds()
+        rows = []
+        for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+            leaves = {name: np.array(array[k]) for name, array in arrays.items()}  # copies: the next step uses up the state
+            if all(np.isfinite(leaf).all() for leaf in leaves.values()):
+                header = {
+                    "step": self.step,
+                    "identity": trial.run_dir.identity,
+                    "experiment": trial.experiment.science(),
+                    "input": self.input._asdict(),
+                    "progress": dataclasses.asdict(progress),
+                    "seconds": seconds,
+                }
+                rows.append((trial.run_dir.checkpoints, leaves, header))
+        self.saver.save(self.step, rows)
+        self._new_segment()
+
+    def finish(self) -> list[dict[str, Any]]:
+        """Evaluates the best variables on the test split, once, and writes what each trial came to."""
+        self._settle(0)
+        with self.clock("eval"):
+            sums = self._sums(self.best, "test")
+        self.saver.wait()
+        results = []
+        for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+            test = None
+            if progress.diverged_at is None:
+                test = evaluation.metrics(sums, k)
+                self._log(trial, "test", self.step, test)
+                trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
+            result = self._result(trial, progress, test)
+            trial.run_dir.write_result(result)
+            results.append(result)
+        return results
+
+    def _seconds(self) -> dict[str, float]:
+        """By phase, in all processes so far; `wall` is everything, what was lost with a killed process excepted."""
+        self.clock["wall"] = time.time() - self._began
+        return {phase: round(self.clock[phase] + self._earlier[phase], 3) for phase in (*PHASES, "wall")}
+
+    def _result(self, trial: Trial, progress: Progress, test: dict[str, Any] | None) -> dict[str, Any]:
+        restarts, best, seconds = trial.run_dir.restarts, progress.best or {}, self._seconds()
+        redone = sum(restart["redone_steps"] for restart in restarts)
+        wall = seconds.pop("wall") + redone * seconds["train"] / self.step
+        return {
+            "status": "done" if test else "diverged",
+            "steps": progress.diverged_at or self.step,
+            "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params)),
+            "best_step": best.get("step"),
+            "validation": {name: value for name, value in best.items() if name != "step"} or None,
+            "test": test,
+            "seconds": seconds,
+            "goodput": round(seconds["train"] / wall, 4),
+            "restarts": len(restarts),
+            "redone_steps": redone,
+        }
+
+
+@jax.jit
+def _keep(better: Array, new: Any, old: Any) -> Any:
+    """`new` for the trials `[K]` that are better, else `old`."""
+    return jax.tree.map(lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old)
+
+
+def _rank(numbers: dict[str, Any]) -> tuple[float, float]:
+    return numbers["accuracy"], -numbers["loss"]

@@ -1,0 +1,137 @@
+"""The rules that keep it a house (DESIGN, section 1), and the way in."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from percept_jax import models
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "percept_jax"
+SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+PURE = [
+    "experiment.py", "checks.py", "data/order.py", "training/objectives.py", "training/optim.py", "training/step.py",
+    *(name for name in SOURCES if name.startswith("models/")),
+]  # fmt: skip
+
+
+def imports(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_rooms_import_only_pure_rooms(name):
+    standard = set(sys.stdlib_module_names) - {"os", "pathlib", "logging", "time", "shutil", "tempfile", "io"}
+    ours = {"percept_jax." + other.removesuffix(".py").replace("/", ".") for other in [*PURE, "errors.py"]}
+    ours |= {"percept_jax", "percept_jax.models"}
+    for module in imports(SOURCES[name]):
+        assert module.split(".")[0] in standard | {"jax", "flax", "optax", "numpy"} or module in ours, module
+    assert "open(" not in SOURCES[name]
+    assert "print(" not in SOURCES[name]
+
+
+def test_absl_pmap_and_pickle_are_where_they_belong():
+    assert [name for name, source in SOURCES.items() if any(m.startswith("absl") for m in imports(source))] == ["__main__.py"]
+    assert [name for name, source in SOURCES.items() if "jax.pmap(" in source] == ["training/parallel.py"]
+    for name, source in SOURCES.items():
+        assert not re.search(r"\b(pickle|eval\(|exec\(|yaml\.load|lax\.map)\b", source.replace("compile_eval(", "")), name
+
+
+def test_rooms_are_small():
+    for name, source in SOURCES.items():
+        assert source.count("\n") <= 320, name
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno <= 70, f"{name}: {node.name}"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import percept_jax, sys; print([m for m in ('jax', 'flax', 'numpy', 'matplotlib', 'tensorflow_datasets') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = "import percept_jax.training.step, sys; print([m for m in ('tensorflow_datasets', 'PIL', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_launch_sh_without_arguments_shows_its_use(launch):
+    done = launch(PERCEPT_PYTHON="/nowhere")  # needs nothing installed
+    assert done.returncode == 0
+    assert "./launch.sh FILE.flags" in done.stdout
+    assert "Examples" in done.stdout
+
+
+def test_launch_sh_from_another_directory_end_to_end(launch, tmp_path, digits):
+    """A flag file and paths relative to the caller; train, show again, evaluate, predict, all for programs too."""
+    (tmp_path / "mine.flags").write_text("--model=mlp\n--steps=60\n--learning_rate=0.05\n--devices=1\n")
+    for _ in range(2):
+        done = launch("mine.flags", "--run_dir=out", "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert result["run_dir"] == "out"
+        assert (tmp_path / "out" / "result.json").exists()
+    assert "step 60/60" not in done.stdout  # the second time it only shows the result
+
+    done = launch("evaluate", "out", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout.splitlines()[-1])["test"] == result["test"], done.stderr
+
+    from percept_jax.data.images import encode_png
+
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(encode_png(digits.images[i]))
+    done = launch("predict", "out", "0.png", "1.png", "--top_k=2", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout.splitlines()[-1])["predictions"]
+    assert [p["image"] for p in found] == ["0.png", "1.png"]
+    assert all(len(p["top_k"]) == 2 and p["probability"] >= p["top_k"][1]["probability"] for p in found)
+    (tmp_path / "2.png").write_text("not an image")
+    done = launch("predict", "out", "2.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("2.png: not a PNG or JPEG image")
+
+    done = launch("out/run.flags", "--run_dir=again", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    strip = lambda path: {k: v for k, v in json.loads(path.read_text()).items() if k in ("validation", "test", "best_step")}  # noqa: E731
+    assert strip(tmp_path / "again" / "result.json") == strip(tmp_path / "out" / "result.json")
+
+
+def test_a_model_is_added_with_one_module_one_line_and_one_flag_file(tmp_path, monkeypatch, capsys):
+    import flax.linen as nn
+
+    from percept_jax.__main__ import main
+
+    class Bilinear(nn.Module):
+        """Rows, then columns.
+
+        Attributes:
+            rank: units between rows and columns.
+        """
+
+        num_classes: int
+        rank: int = 4
+
+        @nn.compact
+        def __call__(self, images, train=False):
+            x = nn.Dense(self.rank)(images[..., 0]).swapaxes(1, 2)
+            return nn.Dense(self.num_classes)(nn.tanh(nn.Dense(self.rank)(x)).reshape(len(x), -1))
+
+    monkeypatch.setitem(models.MODELS, "bilinear", Bilinear)
+    (tmp_path / "bilinear.flags").write_text("--model=bilinear\n--rank=6\n--steps=20\n--devices=1\n")
+    path = str(tmp_path / "bilinear.flags")
+    assert main([path, "--help"]) == 0
+    assert "--rank=4\n      units between rows and columns." in capsys.readouterr().out
+    assert main([path, f"--run_dir={tmp_path / 'run'}", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["parameters"] == (8 * 6 + 6) + (8 * 6 + 6) + (36 * 10 + 10)
+    assert "--rank=6" in (tmp_path / "run" / "run.flags").read_text()
+
+    from percept_jax import load
+
+    assert load(tmp_path / "run").predict(np.zeros((2, 8, 8), np.uint8)).probabilities.shape == (2, 10)

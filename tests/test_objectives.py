@@ -1,0 +1,84 @@
+"""Gradients against the closed forms of the introductory lectures, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from percept_jax.models import build
+from percept_jax.training.objectives import OBJECTIVES, quadratic, smoothed_targets
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def test_one_sigmoid_unit_under_quadratic_loss():
+    """dC/dw = (a - y) a (1 - a) x and dC/db = (a - y) a (1 - a), for a = sigmoid(w.x + b) and C = (a - y)^2 / 2."""
+    module = build("linear", num_classes=1)
+    w, b, x, y = random(5, 1), random(1), random(1, 5, 1, 1, seed=1), np.array([[0.3]])
+
+    def loss(params):
+        return quadratic(module.apply({"params": {"Dense_0": params}}, x), y).sum()
+
+    grads = jax.grad(loss)({"kernel": jnp.asarray(w), "bias": jnp.asarray(b)})
+    a = sigmoid(x.ravel() @ w + b)
+    delta = (a - y[0]) * a * (1 - a)
+    np.testing.assert_allclose(grads["kernel"][:, 0], delta * x.ravel(), rtol=1e-6)
+    np.testing.assert_allclose(grads["bias"], delta, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["quadratic", "softmax_cross_entropy"])
+def test_the_delta_recursion_of_back_propagation_through_an_mlp(loss):
+    """delta^L = dC/da sigma'(z^L) (a - y for softmax), delta^l = (W^{l+1} delta^{l+1}) sigma'(z^l); dC/dW = a^{l-1} delta^l."""
+    module = build("mlp", num_classes=4, hidden=(6, 5), activation="sigmoid")
+    x, targets = random(3, 2, 2, 2, seed=1), np.eye(4)[[0, 2, 1]]
+    shapes = module.init(jax.random.key(0), jnp.zeros(x.shape, jnp.float32))["params"]
+    params = jax.tree.map(lambda p: jnp.asarray(random(*p.shape, seed=p.size)), shapes)
+    grads = jax.grad(lambda p: OBJECTIVES[loss].loss(module.apply({"params": p}, x), targets).sum())(params)
+
+    layers = [params[f"Dense_{i}"] for i in range(3)]
+    activations, a = [x.reshape(3, -1)], x.reshape(3, -1)
+    for layer in layers:
+        z = a @ layer["kernel"] + layer["bias"]
+        a = sigmoid(z)
+        activations.append(a)
+    if loss == "quadratic":
+        delta = (a - targets) * a * (1 - a)
+    else:
+        shares = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        delta = shares - targets
+    for i in (2, 1, 0):
+        np.testing.assert_allclose(grads[f"Dense_{i}"]["kernel"], activations[i].T @ delta, rtol=1e-6)
+        np.testing.assert_allclose(grads[f"Dense_{i}"]["bias"], delta.sum(0), rtol=1e-6)
+        delta = (delta @ layers[i]["kernel"].T) * activations[i] * (1 - activations[i])
+
+
+def test_softmax_of_the_textbook_example():
+    logits = jnp.array([[1.0, 2, 3, 4, 1, 2, 3]])
+    probabilities = OBJECTIVES["softmax_cross_entropy"].probabilities(logits)[0]
+    np.testing.assert_allclose(probabilities, [0.024, 0.064, 0.175, 0.475, 0.024, 0.064, 0.175], atol=5e-4)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_probabilities_are_probabilities_and_rank_as_the_logits_do(name):
+    logits = jnp.asarray(random(20, 7)) * 5
+    shares = OBJECTIVES[name].probabilities(logits)
+    np.testing.assert_allclose(shares.sum(-1), 1)
+    np.testing.assert_array_equal(shares.argmax(-1), logits.argmax(-1))
+
+
+def test_label_smoothing_spreads_its_share_evenly():
+    np.testing.assert_allclose(
+        smoothed_targets(jnp.array([1]), 4, 0.2, jnp.dtype("float64")), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-12
+    )

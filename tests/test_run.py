@@ -1,0 +1,305 @@
+"""Whole runs: what they leave, how they go on, how they end."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from percept_jax import Experiment, load, train
+from percept_jax.errors import DataError, StorageError, UsageError
+from percept_jax.training import checkpoint
+from percept_jax.training.run_dir import RunDir, flag_lines, identity, read_metrics
+
+TIMINGS = {"examples_per_second"}
+
+
+def logged(path):
+    """The lines of metrics.jsonl without timings."""
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_metrics(Path(path))]
+
+
+def last_arrays(path):
+    return checkpoint.newest(Path(path) / "checkpoints")[0]
+
+
+def assert_same_bits(one, other):
+    assert logged(one) == logged(other)
+    a, b = last_arrays(one), last_arrays(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].tobytes() == b[name].tobytes(), name
+    results = [json.loads((Path(p) / "result.json").read_text()) for p in (one, other)]
+    for result in results:
+        for timing in ("seconds", "goodput", "restarts", "redone_steps"):
+            result.pop(timing)
+    assert results[0] == results[1]
+
+
+def start(experiment, **env):
+    """The run of an experiment in a process of its own, one device, as the command line starts it."""
+    flags = [*flag_lines(experiment), f"--run_dir={experiment.run_dir}", f"--checkpoint_every={experiment.checkpoint_every}"]
+    command = [sys.executable, "-m", "percept_jax", *flags, f"--log_every={experiment.log_every}"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", **env}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(path, step, process):
+    """Returns once metrics.jsonl has reached `step`."""
+    for _ in range(6000):
+        if max((line["step"] for line in read_metrics(Path(path))), default=0) >= step:
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    raise AssertionError("no progress in a minute")
+
+
+def test_a_run_leaves_a_complete_directory(small):
+    run = train(small)
+    names = {p.name for p in run.path.iterdir()}
+    wanted = {"run.flags", "provenance.json", "metrics.jsonl", "checkpoints", "training.png", "confusion.png", "result.json"}
+    assert wanted <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert (run.path / "training.png").read_bytes().startswith(b"\x89PNG")
+
+    result = run.result
+    assert result["status"] == "done"
+    assert result["steps"] == 20
+    assert result["parameters"] == 64 * 16 + 16 + 16 * 10 + 10
+    assert set(result["seconds"]) == {"start", "compile", "train", "eval", "waiting_for_data"}
+    assert 0 < result["goodput"] < 1
+    assert (result["restarts"], result["redone_steps"]) == (0, 0)
+    assert result["test"]["examples"] == 360
+
+    lines = read_metrics(run.path)
+    train_lines = [line for line in lines if line["split"] == "train"]
+    assert [line["step"] for line in train_lines] == [5, 10, 15, 20]
+    assert all(line["examples"] == 5 * 32 for line in train_lines)
+    assert [line["step"] for line in lines if line["split"] == "validation"] == [10, 20]
+    assert [line["step"] for line in lines if line["split"] == "test"] == [20]
+    assert lines[0]["epoch"] == pytest.approx(5 * 32 / 1077)
+
+    provenance = json.loads((run.path / "provenance.json").read_text())
+    assert provenance["identity"] == identity(small)
+    assert provenance["versions"]["jax"]
+    assert len(provenance["devices"]) == 1
+
+    with open(run.path / "confusion.csv", newline="") as file:
+        counts = np.array([row[1:] for row in list(csv.reader(file))[1:]], int)
+    assert counts.sum() == 360
+    assert np.trace(counts) == round(result["test"]["accuracy"] * 360)
+
+
+def test_event_file_holds_what_metrics_jsonl_holds(small):
+    from tensorboardX.proto.event_pb2 import Event
+
+    run = train(small)
+    content = next(run.path.glob("events.out.tfevents.*")).read_bytes()
+    found = {}
+    while content:  # TFRecord: length (8), its CRC (4), the record, its CRC (4)
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + length :]
+    for line in read_metrics(run.path):
+        assert found[f"{line['split']}/loss", line["step"]] == pytest.approx(line["loss"])
+
+
+def test_the_best_step_is_chosen_on_validation_and_its_weights_are_tested(small):
+    run = train(dataclasses.replace(small, steps=60, learning_rate=0.3, eval_every=3))
+    validations = [line for line in read_metrics(run.path) if line["split"] == "validation"]
+    best = max(validations, key=lambda line: (line["accuracy"], -line["loss"], -line["step"]))
+    assert run.result["best_step"] == best["step"] == run.best_step
+    assert run.result["validation"]["loss"] == best["loss"]
+    assert run.evaluate() == {"validation": run.result["validation"], "test": run.result["test"]}
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(small):
+    runs = [train(dataclasses.replace(small, run_dir=f"{small.run_dir}{i}", seed=int(i == 2))) for i in range(3)]
+    assert_same_bits(runs[0].path, runs[1].path)
+    assert logged(runs[0].path) != logged(runs[2].path)
+
+
+def test_a_finished_run_is_not_run_again(small):
+    first = train(small)
+    before = (first.path / "result.json").stat().st_mtime_ns
+    again = train(dataclasses.replace(small, log_every=1, checkpoint_every=7))
+    assert again.result == first.result
+    assert (first.path / "result.json").stat().st_mtime_ns == before
+    train(dataclasses.replace(small, fresh=True))
+    assert (first.path / "result.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet5"])
+def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_path, model):
+    """Stopped by SIGTERM in the middle of a window of metrics, resumed by the same command: the same bits."""
+    base = dataclasses.replace(
+        small, model=model, steps=100, eval_every=20, log_every=7, dropout_rate=0.2, image_size=16 if model == "lenet5" else 0,
+        knobs={"norm": "batch"} if model == "lenet5" else {"hidden": (256, 256)},
+    )  # fmt: skip
+    straight, stopped = (dataclasses.replace(base, run_dir=str(tmp_path / name)) for name in ("straight", "stopped"))
+    process = start(straight)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+
+    process = start(stopped)
+    wait_for_step(stopped.run_dir, 40, process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, (out, err)
+    assert "the same command goes on" in err
+    at = checkpoint.steps(Path(stopped.run_dir) / "checkpoints")[-1]
+    assert 40 <= at < 100
+    process = start(stopped)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"resuming at step {at}" in out
+    assert_same_bits(straight.run_dir, stopped.run_dir)
+    result = load(stopped.run_dir).result
+    assert (result["restarts"], result["redone_steps"]) == (1, 0)
+
+
+def test_a_killed_run_ends_with_the_same_bits(small, tmp_path):
+    """SIGKILL, again and again: nothing is saved on the way out, and the files may be cut anywhere."""
+    base = dataclasses.replace(small, steps=400, eval_every=50, checkpoint_every=30, log_every=7, knobs={"hidden": (512, 512)})
+    straight, killed = (dataclasses.replace(base, run_dir=str(tmp_path / name)) for name in ("straight", "killed"))
+    start(straight).communicate(timeout=120)
+    for step in (40, 110, 230):
+        process = start(killed)
+        wait_for_step(killed.run_dir, step, process)
+        process.kill()
+        process.communicate()
+    out, err = start(killed).communicate(timeout=120)
+    assert "test accuracy" in out, err
+    assert_same_bits(straight.run_dir, killed.run_dir)
+    result = load(killed.run_dir).result
+    assert result["restarts"] == 3
+    assert result["redone_steps"] > 0
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_so(small):
+    wild = dataclasses.replace(small, learning_rate=1e30)
+    with pytest.raises(DataError, match="not finite at step"):
+        train(wild)
+    result = json.loads(Path(wild.run_dir, "result.json").read_text())
+    assert result["status"] == "diverged"
+    assert result["test"] is None
+    with pytest.raises(DataError, match="not finite"):
+        train(wild)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(small):
+    run = train(dataclasses.replace(small, checkpoint_every=5))
+    directory = run.path / "checkpoints"
+    newest = checkpoint.path_of(directory, 20)
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 4
+    newest.write_bytes(content)
+    assert checkpoint.newest(directory)[1]["step"] == 15
+    checkpoint.path_of(directory, 15).write_bytes(b"")
+    with pytest.raises(StorageError, match="damaged"):
+        load(run.path)
+
+
+def test_a_checkpoint_of_another_shape_or_dtype_is_refused():
+    import jax
+
+    template = {"w": jax.ShapeDtypeStruct((2, 3), np.dtype("float32"))}
+    for bad in (np.zeros((3, 2), "float32"), np.zeros((2, 3), "float64")):
+        with pytest.raises(StorageError, match="w: expected"):
+            checkpoint.unflatten({"w": bad}, template)
+    with pytest.raises(StorageError, match="v: expected nothing"):
+        checkpoint.unflatten({"w": np.zeros((2, 3), "float32"), "v": np.zeros(1)}, template)
+
+
+def test_a_run_directory_is_held_by_one_process_and_belongs_to_one_run(small, tmp_path):
+    train(small)
+    with pytest.raises(UsageError, match=r"another run \(its --learning_rate=0.05, yours --learning_rate=0.02\)"):
+        train(dataclasses.replace(small, learning_rate=0.02))
+    held = RunDir(Path(small.run_dir), small)
+    with pytest.raises(StorageError, match="another process"):
+        RunDir(Path(small.run_dir), small)
+    held.close()
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match="not a run"):
+            train(dataclasses.replace(small, run_dir=str(tmp_path / "home"), fresh=fresh))
+    assert (tmp_path / "home" / "thesis.tex").exists()
+
+
+def test_trained_on_arrays_of_ones_own(small, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    images = rng.integers(0, 100, (300, 6, 9, 3)).astype(np.uint8)
+    images[np.arange(300), :, labels * 3, labels] = 255  # a line that tells the class by place and colour
+    run = train(dataclasses.replace(small, steps=200), data=(images, labels))
+    assert run.result["test"]["accuracy"] > 0.95
+    assert (run.predict(images).labels == labels).mean() > 0.95
+    assert load(run.path).predict(images[:4]).probabilities.shape == (4, 3)
+    np.testing.assert_allclose(run.predict(images[:5]).probabilities.sum(1), 1, rtol=1e-6)
+    with pytest.raises(UsageError, match="unknown name 'arrays-"):
+        run.evaluate()
+    with pytest.raises(UsageError, match=r"uint8 \[height, width, 3\]"):
+        run.predict(images[..., 0])
+    for bad in ((images / 255, labels), (images, labels[1:]), (images, labels - 1), (images[:2], labels[:2])):
+        with pytest.raises(UsageError):
+            train(dataclasses.replace(small, run_dir=str(tmp_path / "never")), data=bad)
+    assert not (tmp_path / "never").exists()
+
+
+def test_prediction_sees_what_evaluation_saw(small, digits):
+    run = train(small)
+    index = digits.indices("test")
+    predicted = run.predict(digits.images[index]).labels
+    assert (predicted == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+
+
+CHANGES = {
+    "model": "linear", "dtype": "float64", "image_size": 10, "normalize": "unit", "batch_size": 16, "epochs": 1.0, "steps": 21,
+    "loss": "quadratic", "optimizer": "nesterov", "schedule": "cosine", "learning_rate": 0.04, "warmup_steps": 5, "momentum": 0.8,
+    "weight_decay": 0.01, "dropout_rate": 0.1, "label_smoothing": 0.1, "seed": 1, "eval_every": 5, "checkpoint_every": 3,
+    "log_every": 2, "devices": 2,
+}  # fmt: skip
+
+
+def test_every_flag_is_among_the_changes_or_tested_elsewhere():
+    from percept_jax.experiment import KNOBS
+
+    elsewhere = {"dataset", "data_dir", "run_dir", "fresh"}  # a second data set: trained_on_arrays; places: everywhere here
+    assert set(CHANGES) | elsewhere == set(KNOBS)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    experiment = Experiment(
+        model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=32, learning_rate=0.05, eval_every=10, devices=1, log_every=5,
+        run_dir=str(tmp_path_factory.mktemp("unchanged") / "run"),
+    )  # fmt: skip
+    return train(experiment)
+
+
+@pytest.mark.parametrize("flag", CHANGES)
+def test_every_flag_changes_something(small, unchanged, flag):
+    values = {flag: CHANGES[flag]} | ({"knobs": {}} if flag == "model" else {}) | ({"steps": 0} if flag == "epochs" else {})
+    changed = dataclasses.replace(small, **values)
+    run = train(changed)
+    if flag == "checkpoint_every":
+        assert checkpoint.steps(run.path / "checkpoints") != checkpoint.steps(unchanged.path / "checkpoints")
+        return
+    if flag == "devices":
+        assert len(json.loads((run.path / "provenance.json").read_text())["devices"]) == 2
+        assert identity(changed) == identity(unchanged.experiment)
+        return
+    if flag == "log_every":
+        assert len(read_metrics(run.path)) > len(read_metrics(unchanged.path))
+        return
+    assert identity(changed) != identity(unchanged.experiment)
+    assert logged(run.path) != logged(unchanged.path)
