@@ -18,7 +18,8 @@ SEEDS = range(5)
 
 def main() -> None:
     """Prints one row an experiment."""
-    print("| experiment | parameters | validation accuracy | test accuracy | test loss | steps | seconds a run |\n|---|---|---|---|---|---|---|")
+    print("| experiment | parameters | validation accuracy | test accuracy | test loss | steps | seconds a run |")
+    print("|---|---|---|---|---|---|---|")
     for name in ("digits_linear", "digits_mlp", "digits_lenet"):
         runs, seconds = [], []
         for seed in SEEDS:

@@ -1,8 +1,9 @@
 """percept_jax: train and compare perception networks in JAX.
 
-    from percept_jax import Experiment, train, load
-    run = train(Experiment(model="lenet5", dataset="digits", epochs=20))
-    print(run.result["test"]["accuracy"], run.predict(images).labels)
+>>> from percept_jax import Experiment, train, load
+>>> run = train(Experiment(model="lenet5", dataset="digits", epochs=20))
+>>> run.result["test"]["accuracy"]
+>>> load(run.path).predict(images).labels
 """
 
 from typing import Any

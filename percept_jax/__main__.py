@@ -7,22 +7,22 @@ import time
 
 BEGAN = time.time()  # before the imports, which are most of the start
 
-import dataclasses  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any, NamedTuple, NoReturn  # noqa: E402
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
-from absl import flags  # noqa: E402
+from absl import flags
 
-from percept_jax import models  # noqa: E402
-from percept_jax.checks import check_type, said, unknown  # noqa: E402
-from percept_jax.errors import PerceptError, UsageError  # noqa: E402
-from percept_jax.experiment import DEFAULTS, TYPES, Experiment  # noqa: E402
-from percept_jax.flagfile import COMMAND_LINE, Setting, expand  # noqa: E402
+from percept_jax import models
+from percept_jax.checks import check_type, said, unknown
+from percept_jax.errors import PerceptError, UsageError
+from percept_jax.experiment import DEFAULTS, TYPES, Experiment
+from percept_jax.flagfile import COMMAND_LINE, Setting, expand
 
 # What is asked of a command, and is no part of an experiment: name -> (default, help).
 OPTIONS: dict[str, tuple[Any, str]] = {
@@ -121,18 +121,15 @@ def _needs_value(name: str) -> NoReturn:
     raise UsageError(f"needs a value: --{name}=VALUE", name)
 
 
-class _located:  # noqa: N801 (reads as a statement)
+@contextlib.contextmanager
+def _located(origins: Mapping[str, str]) -> Iterator[None]:
     """Adds the place where a flag was given to a UsageError about it."""
-
-    def __init__(self, origins: dict[str, str]):
-        self.origins = origins
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, UsageError) and error.flag and not error.where:
-            error.where = self.origins.get(error.flag)
+    try:
+        yield
+    except UsageError as error:
+        if error.flag and not error.where:
+            error.where = origins.get(error.flag)
+        raise
 
 
 def run(request: Request) -> dict[str, Any]:

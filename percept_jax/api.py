@@ -82,7 +82,8 @@ class Trained:
     def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
         """Metrics of the validation and the test split, by name: every example once.
 
-        The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where the model was trained on arrays, which are not here any more.
+        The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where
+        the model was trained on arrays, which are not here any more.
         """
         sources.describe(self.experiment.dataset)
         dataset = sources.load(self.experiment.dataset, data_path(data_dir), self.input.image_size)

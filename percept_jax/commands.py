@@ -14,9 +14,7 @@ from percept_jax.machine import idle_accelerator, use_compilation_cache
 from percept_jax.training.run_dir import ROOT
 
 
-def train(
-    experiment: Experiment, name: str, interrupted: Callable[[], int | None], began: float
-) -> dict[str, Any]:
+def train(experiment: Experiment, name: str, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
     """Trains, resumes, or tells what came of an experiment."""
     experiment.validate()
     use_compilation_cache()

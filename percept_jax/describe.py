@@ -58,7 +58,8 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     steps, examples = experiment.total_steps(info.splits["train"]), info.splits["train"]
     path = str(run_path(experiment, name or f"{experiment.dataset}_{experiment.model}"))
     print(f"parameters     {found['parameters']:,}")
-    print(f"steps          {steps:,} of {experiment.batch_size}: {steps * experiment.batch_size / examples:.2f} epochs of {examples:,}")
+    epochs = steps * experiment.batch_size / examples
+    print(f"steps          {steps:,} of {experiment.batch_size} examples: {epochs:.2f} epochs of {examples:,}")
     print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
     print(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
     print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")

@@ -42,27 +42,34 @@ class Experiment:
 
     model: str = _knob("lenet5", "static", "model", "network to train (see `list`)")
     dtype: Literal["float32", "bfloat16", "float64"] = _knob(
-        "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64")
+        "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64"
+    )
 
     dataset: str = _knob("digits", "static", "data", "data set (see `list`)")
-    image_size: int = _knob(0, "static", "data", "images are resized to this many pixels a side; 0: as the model wants", "[0, 4096]")
+    image_size: int = _knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
     normalize: Literal["standard", "unit", "none"] = _knob(
-        "standard", "static", "data",
-        "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255")
+        "standard",
+        "static",
+        "data",
+        "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255",
+    )
 
     batch_size: int = _knob(64, "static", "training", "examples a step, over all devices", "[1, inf)")
     epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
     steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
     loss: Literal["softmax_cross_entropy", "quadratic"] = _knob(
-        "softmax_cross_entropy", "static", "training", "objective; quadratic is half the squared error of sigmoid outputs")
+        "softmax_cross_entropy", "static", "training", "objective; quadratic is half the squared error of sigmoid outputs"
+    )
     optimizer: Literal["sgd", "nesterov"] = _knob(
-        "sgd", "static", "training", "gradient descent with heavy-ball or with Nesterov momentum")
+        "sgd", "static", "training", "gradient descent with heavy-ball or with Nesterov momentum"
+    )
     schedule: Literal["constant", "cosine"] = _knob(
-        "constant", "static", "training", "learning rate after the warm-up: constant, or a half cosine down to 0 at the end")
+        "constant", "static", "training", "learning rate after the warm-up: constant, or a half cosine down to 0 at the end"
+    )
     learning_rate: float = _knob(0.1, "traced", "training", "step size", "(0, inf)")
     warmup_steps: int = _knob(0, "traced", "training", "the learning rate rises linearly over this many steps", "[0, 2147483647]")
     momentum: float = _knob(0.9, "traced", "training", "share of the last update that is kept", "[0, 1)")
-    weight_decay: float = _knob(0.0, "traced", "training", "L2 penalty: this times the kernels is added to their gradient", "[0, inf)")
+    weight_decay: float = _knob(0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient", "[0, inf)")
     dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
     label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
     seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")

@@ -82,11 +82,12 @@ def test_images_of_every_mode_are_decoded_to_what_a_viewer_shows():
     grey, rgb = Image.fromarray(ramp), Image.fromarray(colour)
     clear = Image.fromarray(np.dstack([colour, np.full((8, 8), 255, np.uint8)]))
     half = Image.fromarray(np.dstack([colour, np.zeros((8, 8), np.uint8)]))
-    deep = Image.fromarray((ramp.astype(np.uint16) * 257))
+    deep = Image.fromarray(ramp.astype(np.uint16) * 257)
     as_rgb = np.repeat(ramp[..., None], 3, -1)
     for image, channels, wanted in (
         (grey, 1, ramp[..., None]), (grey, 3, as_rgb), (rgb, 3, colour), (clear, 3, colour), (deep, 1, ramp[..., None]),
-        (deep, 3, as_rgb), (half, 3, np.full((8, 8, 3), 255)), (rgb.quantize(256), 3, np.asarray(rgb.quantize(256).convert("RGB"))),
+        (deep, 3, as_rgb), (half, 3, np.full((8, 8, 3), 255)),
+        (rgb.quantize(256), 3, np.asarray(rgb.quantize(256).convert("RGB"))),
         (rgb, 1, np.asarray(rgb.convert("L"))[..., None]), (grey.convert("LA"), 1, ramp[..., None]),
     ):  # fmt: skip
         np.testing.assert_array_equal(images.decode(encoded(image), channels), wanted, err_msg=image.mode)

@@ -53,7 +53,7 @@ def test_of_steps_and_epochs_the_last_one_counts(write):
 def test_a_flag_file_of_one_model_serves_another(write):
     """--model on the command line changes which knobs there are; those of the file that it has not are an error."""
     path = write(my="--model=mlp\n--hidden=5\n--epochs=1\n")
-    with pytest.raises(UsageError, match="my.flags:2: --hidden: a knob of mlp, not of lenet5"):
+    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, not of lenet5"):
         parse([path, "--model=lenet5"])
 
 

@@ -35,9 +35,7 @@ def run(experiments, dataset, devices, steps, augment=None):
         hparams = stack_hparams(experiments, steps)
         data = evaluation.device_data(dataset, inputs.describe("standard", dataset), hparams.learning_rate.dtype)
         data, placed = parallel.place(data, devices), parallel.place(hparams, devices)
-        state = parallel.place(
-            parallel.compile_init(program, len(experiments), dataset.images.shape[1:])(hparams), devices
-        )
+        state = parallel.place(parallel.compile_init(program, len(experiments), dataset.images.shape[1:])(hparams), devices)
         step = parallel.compile_train(program, devices, len(experiments))
         orders = [Order(e.seed, dataset.info.splits["train"], e.batch_size) for e in experiments]
         losses = []

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gzip
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ import pytest
 from percept_jax import Experiment, load, train
 from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.training import checkpoint
+from percept_jax.training.loop import train_pack
+from percept_jax.training.pack import Trial
+from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, flag_lines, identity, read_metrics
 
 TIMINGS = {"examples_per_second"}
@@ -260,6 +264,43 @@ def test_prediction_sees_what_evaluation_saw(small, digits):
     index = digits.indices("test")
     predicted = run.predict(digits.images[index]).labels
     assert (predicted == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+
+
+def test_a_pack_leaves_every_trial_its_own_complete_directory(small, digits, tmp_path):
+    """Seeds and traced numbers differ, one trial diverges; the others are what they are alone, up to rounding."""
+    base = dataclasses.replace(small, dtype="float64", steps=30)
+    experiments = [
+        dataclasses.replace(base, run_dir=str(tmp_path / str(k)), seed=k, learning_rate=rate, dropout_rate=rate)
+        for k, rate in enumerate((0.05, 1e300, 0.02))
+    ]
+    experiments[1] = dataclasses.replace(experiments[1], dropout_rate=0.0)
+    run_dirs = [RunDir(Path(e.run_dir), e) for e in experiments]
+    results = train_pack([Trial(*pair) for pair in zip(experiments, run_dirs, strict=True)], digits, Reporter())
+    for run_dir in run_dirs:
+        run_dir.close()
+    assert [r["status"] for r in results] == ["done", "diverged", "done"]
+    for k in (0, 2):
+        alone = train(dataclasses.replace(experiments[k], run_dir=str(tmp_path / f"alone{k}")))
+        together = load(tmp_path / str(k))
+        assert together.result["test"]["accuracy"] == alone.result["test"]["accuracy"]
+        losses = [[line["loss"] for line in logged(run.path)] for run in (together, alone)]
+        np.testing.assert_allclose(*losses, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_mnist_as_arrays(tmp_path):
+    """Real images of another size than the model's, through the Python interface."""
+    folder = Path(os.environ["PERCEPT_TEST_DATA"]) / "mnist"
+    with gzip.open(folder / "train-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(16 + 5000 * 784), np.uint8, offset=16).reshape(5000, 28, 28)
+    with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(8 + 5000), np.uint8, offset=8)
+    experiment = Experiment(epochs=4, batch_size=32, learning_rate=0.02, devices=1, run_dir=str(tmp_path / "run"))
+    run = train(experiment, data=(images, labels))
+    assert run.result["parameters"] == 61_706
+    assert run.result["test"]["accuracy"] > 0.93
+    assert (run.predict(images[:1000]).labels == labels[:1000]).mean() > 0.95
 
 
 CHANGES = {

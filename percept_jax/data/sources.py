@@ -87,7 +87,8 @@ def load(name: str, data_dir: Path, image_size: int) -> Dataset:
 def from_arrays(images: np.ndarray, labels: np.ndarray, image_size: Callable[[Info], int]) -> Dataset:
     """A data set from uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1.
 
-    Split 60 / 20 / 20 %, stratified, always the same way; `image_size` says the pixels a side that are wanted. Raises UsageError where the arrays are not that.
+    Split 60 / 20 / 20 %, stratified, always the same way; `image_size` says the pixels a side that are wanted. Raises
+    UsageError where the arrays are not that.
     """
     from percept_jax.data.prepare import stratified_split
 
@@ -98,7 +99,8 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, image_size: Callable[[In
             f"images are {images.dtype} {list(images.shape)}, not uint8 [examples, height, width, channels]; scale them to 0..255"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not one whole number >= 0 for each of {len(images)} images")
+        wanted = f"one whole number >= 0 for each of {len(images)} images"
+        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
     try:
         splits = stratified_split(labels)
     except ValueError as error:
@@ -112,7 +114,7 @@ def from_arrays(images: np.ndarray, labels: np.ndarray, image_size: Callable[[In
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 images, float64 `[channels]`, exactly, from counts of the 256 values."""
+    """Mean and standard deviation of each channel of uint8 images, float64 `[channels]`, exactly: from counts of values."""
     values = np.arange(256.0)
     counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
     mean = counts @ values / counts.sum(1)

@@ -105,7 +105,7 @@ def foreign(flag: str, name: str) -> str:
     """The message for a flag that the model `name` does not have."""
     owners = [other for other in MODELS if flag in {k.name for k in knobs(other)}]
     own = ", ".join(k.name for k in knobs(name)) or "none"
-    return f"a knob of {', '.join(owners)}, not of {name} (its own: {own})" if owners else f"unknown knob of {name} (its own: {own})"
+    return (f"a knob of {', '.join(owners)}, not of {name}" if owners else f"unknown knob of {name}") + f" (its own: {own})"
 
 
 def has_dropout(module: nn.Module | type[nn.Module]) -> bool:
@@ -127,4 +127,5 @@ def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int
     try:
         jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
     except Exception as error:
-        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}", "image_size") from error
+        message = f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}"
+        raise UsageError(message, "image_size") from error

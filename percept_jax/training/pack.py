@@ -94,7 +94,8 @@ class Pack:
         init = parallel.compile_init(self.program, len(self.trials), self.dataset.images.shape[1:])
         with self.clock("compile"):
             self.state = parallel.place(init(hparams), self.devices)
-            self.best = _keep(np.ones(len(self.trials), bool), self.state.variables, self.state.variables)  # a copy: steps use up the state
+            everyone = np.ones(len(self.trials), bool)
+            self.best = _keep(everyone, self.state.variables, self.state.variables)  # a copy: a step uses up its state
         self.step, self.progress = 0, [Progress() for _ in self.trials]
         self._restore()
         self.hparams = parallel.place(hparams, self.devices)

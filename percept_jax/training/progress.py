@@ -26,8 +26,8 @@ class Reporter:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = BarColumn(), MofNCompleteColumn(), TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[said]}")
-            self._bar = Progress(*columns, console=Console(stderr=True))
+            left, said = (TextColumn("eta"), TimeRemainingColumn()), TextColumn("{task.fields[said]}")
+            self._bar = Progress(BarColumn(), MofNCompleteColumn(), *left, said, console=Console(stderr=True))
             self._bar.add_task("train", total=steps, completed=step, said="")
             self._bar.start()
 
