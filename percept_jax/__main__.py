@@ -52,6 +52,8 @@ class Request(NamedTuple):
 
 
 class _WholeNumbers(flags.ArgumentParser):
+    """A list such as 300,100."""
+
     def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
         return argument if isinstance(argument, tuple) else tuple(int(part) for part in argument.split(",") if part)
 

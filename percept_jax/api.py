@@ -149,7 +149,6 @@ def train(
             loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
-        draw(path)
     result = read_json(path / "result.json")
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; lower --learning_rate, or start --fresh")
@@ -176,11 +175,3 @@ def load(run_dir: str | Path) -> Trained:
         best_step=best.get("step"),
         result=read_json(path / "result.json") if (path / "result.json").exists() else None,
     )
-
-
-def draw(path: Path) -> None:
-    """Draws training.png and confusion.png from the files of a run directory."""
-    from percept_jax import plots
-
-    plots.training(path)
-    plots.confusion(path)

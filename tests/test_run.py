@@ -311,6 +311,22 @@ CHANGES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_other_arithmetic_learns_too_and_starts_from_the_same_weights(small, dtype):
+    other = train(dataclasses.replace(small, dtype=dtype, steps=200, dropout_rate=0.1))
+    assert other.result["test"]["accuracy"] > 0.9
+    arrays = last_arrays(other.path)
+    wanted = {"bfloat16": "float32"}.get(dtype, dtype)
+    assert all(a.dtype == wanted for name, a in arrays.items() if "params" in name)
+    again = load(other.path)
+    assert again.predict(np.zeros((1, 8, 8), np.uint8)).probabilities.sum() == pytest.approx(1, rel=1e-6)
+
+
+def test_a_name_is_no_path(small):
+    with pytest.raises(UsageError, match="not a name for a folder"):
+        train(dataclasses.replace(small, run_dir=""), name="../elsewhere")
+
+
 def test_every_flag_is_among_the_changes_or_tested_elsewhere():
     from percept_jax.experiment import KNOBS
 

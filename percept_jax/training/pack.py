@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from percept_jax import plots
 from percept_jax.data import inputs
 from percept_jax.data.order import Order
 from percept_jax.data.sources import Dataset
@@ -224,10 +225,13 @@ class Pack:
         results = []
         for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
             test = None
+            if progress.diverged_at is None and not math.isfinite(sums.loss[k]):
+                progress.diverged_at = self.step
             if progress.diverged_at is None:
                 test = evaluation.metrics(sums, k)
                 self._log(trial, "test", self.step, test)
                 trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
+            plots.draw(trial.run_dir.path)
             result = self._result(trial, progress, test)
             trial.run_dir.write_result(result)
             results.append(result)

@@ -40,7 +40,9 @@ def identity(experiment: Experiment) -> str:
 
 
 def run_path(experiment: Experiment, name: str) -> Path:
-    """Where the run goes: --run_dir, else runs/<name>/<id> in the repository."""
+    """Where the run goes: --run_dir, else runs/<name>/<id> in the repository. Raises UsageError for a name with a path in it."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise UsageError(f"{name!r} is not a name for a folder under runs/")
     return Path(experiment.run_dir) if experiment.run_dir else ROOT / "runs" / name / identity(experiment)
 
 
