@@ -1,8 +1,8 @@
 """From Python: train an experiment, load what it left, predict."""
 
 import dataclasses
+import hashlib
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -129,21 +129,21 @@ def train(
     """
     began, report = began or time.time(), report or Reporter()
     if data is not None:
-        images, labels = (np.ascontiguousarray(part) for part in data)
-        experiment = dataclasses.replace(experiment, dataset=f"arrays-{zlib.crc32(labels, zlib.crc32(images)):08x}")
+        digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
+        experiment = dataclasses.replace(experiment, dataset=f"arrays-{digest.hexdigest()[:12]}")
     experiment.validate()
     path = run_path(experiment, name or f"{experiment.dataset}_{experiment.model}")
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:
         loop.choose_devices(experiment)
+        info = sources.describe(experiment.dataset) if data is None else sources.describe_arrays(*data)
+        size = inputs.image_size(experiment, info)
+        models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
         if data is None:
-            info = sources.describe(experiment.dataset)
-            size = inputs.image_size(experiment, info)
-            models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
             dataset = sources.load(experiment.dataset, data_path(experiment.data_dir), size)
         else:
-            dataset = sources.from_arrays(images, labels, lambda info: inputs.image_size(experiment, info))
+            dataset = sources.from_arrays(info, *data, size)
         run_dir = RunDir(path, experiment)
         try:
             loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)

@@ -86,10 +86,11 @@ class Experiment:
     """Values for fields of the chosen model's module, by name; absent ones keep the module's defaults."""
 
     def __post_init__(self) -> None:
-        for name, hint in TYPES.items():  # 1 and 1.0 are one experiment
+        for name, hint in TYPES.items():  # 1, 1.0 and NumPy's 1 are one experiment
             value = getattr(self, name)
-            if hint is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, name, float(value))
+            value = value.item() if isinstance(value, np.generic) else value
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            object.__setattr__(self, name, float(value) if hint is float and whole else value)
 
     def validate(self) -> None:
         """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""

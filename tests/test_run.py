@@ -256,6 +256,13 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
     for bad in ((images / 255, labels), (images, labels[1:]), (images, labels - 1), (images[:2], labels[:2])):
         with pytest.raises(UsageError):
             train(dataclasses.replace(small, run_dir=str(tmp_path / "never")), data=bad)
+    with pytest.raises(UsageError, match="cannot take images of 8 pixels"):
+        train(
+            dataclasses.replace(small, model="lenet5", knobs={}, image_size=8, run_dir=str(tmp_path / "never")),
+            data=(images, labels),
+        )
+    with pytest.raises(UsageError, match="another run"):  # the same bytes in another shape are other data
+        train(dataclasses.replace(small, steps=200), data=(images.reshape(300, 9, 6, 3), labels))
     assert not (tmp_path / "never").exists()
 
 

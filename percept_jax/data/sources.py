@@ -5,7 +5,7 @@ A data set lives in a TFDS folder under the data directory. It is decoded and re
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,33 +84,38 @@ def load(name: str, data_dir: Path, image_size: int) -> Dataset:
     return Dataset(info, images, labels)
 
 
-def from_arrays(images: np.ndarray, labels: np.ndarray, image_size: Callable[[Info], int]) -> Dataset:
-    """A data set from uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1.
+def describe_arrays(images: np.ndarray, labels: np.ndarray) -> Info:
+    """What uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1, are as a data set.
 
-    Split 60 / 20 / 20 %, stratified, always the same way; `image_size` says the pixels a side that are wanted. Raises
-    UsageError where the arrays are not that.
+    Raises UsageError where they are something else, or are too few to be split in three.
     """
-    from percept_jax.data.prepare import stratified_split
-
     images, labels = np.asarray(images), np.asarray(labels)
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise UsageError(
-            f"images are {images.dtype} {list(images.shape)}, not uint8 [examples, height, width, channels]; scale them to 0..255"
-        )
+    if images.ndim not in (3, 4) or images.dtype != np.uint8:
+        wanted = "uint8 [examples, height, width(, channels)]; scale them to 0..255"
+        raise UsageError(f"images are {images.dtype} {list(images.shape)}, not {wanted}")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
         wanted = f"one whole number >= 0 for each of {len(images)} images"
         raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
+    classes = tuple(str(label) for label in range(labels.max(initial=0) + 1))
+    splits = {name: len(index) for name, index in _split(labels).items()}
+    return Info((*images.shape[1:3], 1 if images.ndim == 3 else images.shape[3]), classes, splits)
+
+
+def from_arrays(info: Info, images: np.ndarray, labels: np.ndarray, image_size: int) -> Dataset:
+    """The data set of `describe_arrays`, resized, split 60 / 20 / 20 %, stratified, always the same way."""
+    order = np.concatenate(list(_split(np.asarray(labels)).values()))
+    images = np.asarray(images).reshape(-1, *info.image_shape)
+    resized = np.stack([resize(images[i], image_size, image_size) for i in order])
+    return Dataset(info, resized, np.asarray(labels)[order].astype(np.int32))
+
+
+def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
+    from percept_jax.data.prepare import stratified_split
+
     try:
-        splits = stratified_split(labels)
+        return stratified_split(labels)
     except ValueError as error:
         raise UsageError(f"the examples cannot be split in three: {error}") from error
-    order = np.concatenate(list(splits.values()))
-    classes = tuple(str(label) for label in range(labels.max() + 1))
-    info = Info(images.shape[1:], classes, {name: len(index) for name, index in splits.items()})
-    size = image_size(info)
-    resized = np.stack([resize(images[i], size, size) for i in order])
-    return Dataset(info, resized, labels[order].astype(np.int32))
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -125,7 +125,9 @@ def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int
         return  # a fault of such a model is a fault of its code, and its traceback says more than we could
     module = build(name, num_classes=num_classes, **values)
     try:
-        jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-    except Exception as error:
-        message = f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}"
-        raise UsageError(message, "image_size") from error
+        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
+        fits = all(leaf.size for leaf in jax.tree.leaves(shapes))  # no feature map has shrunk to nothing
+    except Exception:
+        fits = False
+    if not fits:
+        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}", "image_size")

@@ -75,6 +75,6 @@ class Dropout(nn.Module):
 
         def drop(x: Array) -> Array:
             draws = jax.vmap(lambda key: jax.random.uniform(key, x.shape[1:], jnp.float32))(keys)
-            return jnp.where(draws >= rate.astype(jnp.float32), x / (1 - rate).astype(x.dtype), 0)
+            return jnp.where(draws >= jnp.float32(rate), x / jnp.asarray(1 - rate, x.dtype), 0)
 
         return jax.lax.cond(rate > 0, drop, lambda x: x, x)
