@@ -2,7 +2,12 @@
 # The one way in: sets .venv up once, then runs what it is given. Needs bash, and Python 3.11 or newer with venv.
 # Paths on the command line are the caller's: only `test` changes directory.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+script=${BASH_SOURCE[0]}
+while [[ -L $script ]]; do  # readlink -f is not everywhere
+  target=$(readlink "$script")
+  [[ $target == /* ]] && script=$target || script=$(dirname "$script")/$target
+done
+root=$(cd "$(dirname "$script")" && pwd -P)
 venv=$root/.venv
 
 usage() {
@@ -56,7 +61,7 @@ installed() {
     [[ $(cat "$venv/extras" 2>/dev/null) == "$1" ]]
 }
 
-fail() { echo "launch.sh: $1" >&2; exit 1; }
+fail() { echo "launch.sh: $1" >&2; exit "${2-1}"; }
 
 case ${1-} in
   '') usage; exit ;;
@@ -71,12 +76,15 @@ else
   python=$venv/bin/python
 fi
 case $1 in
-  setup) echo "ready: $python" ;;
+  setup) [[ $# -eq 1 ]] || fail "usage: ./launch.sh setup, with PERCEPT_EXTRAS=cuda for extras" 2; echo "ready: $python" ;;
   test) shift; cd "$root"; exec "$python" -m pytest "$@" ;;
   bench)
     shift
     [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' *.py | sed 's/\.py$//')
-    for name in "$@"; do "$python" "$root/benchmarks/$name.py"; done
+    for name in "$@"; do
+      [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo *.py)" 2
+      "$python" "$root/benchmarks/$name.py"
+    done
     ;;
   *) exec "$python" -m percept_jax "$@" ;;
 esac

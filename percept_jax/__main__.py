@@ -3,14 +3,16 @@
 The only file that imports absl.
 """
 
+import signal
 import time
 
 BEGAN = time.time()  # before the imports, which are most of the start
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a state to save, Ctrl-C just ends the process
 
 import contextlib
 import json
 import os
-import signal
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +43,7 @@ class Request(NamedTuple):
         experiment: not yet validated.
         options: values of OPTIONS.
         origins: flag -> "file:line" or "command line", for those that were given.
+        file: the flag file, where there is one.
         name: of the experiment: the flag file's; empty without one.
     """
 
@@ -48,6 +51,7 @@ class Request(NamedTuple):
     experiment: Experiment
     options: dict[str, Any]
     origins: dict[str, str]
+    file: str
     name: str
 
 
@@ -62,7 +66,7 @@ def parse(args: Sequence[str]) -> Request:
     """Understands a command line. Raises UsageError, with the place of the fault."""
     booleans = {n for n, (default, _) in OPTIONS.items() if default is False} | {n for n, t in TYPES.items() if t is bool}
     booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
-    words, settings = expand(args, booleans | {"no" + name for name in booleans})
+    words, settings = expand(["--help" if arg == "-h" else arg for arg in args], booleans | {"no" + name for name in booleans})
     model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
     with _located({"model": model.origin}):
         own = models.knobs(model.text) if model.text else _needs_value("model")
@@ -77,8 +81,16 @@ def parse(args: Sequence[str]) -> Request:
             values.pop(other, None), origins.pop(other, None)
     knobs = {k.name: values.pop(k.name) for k in own if k.name in values}
     options = {name: values.pop(name, default) for name, (default, _) in OPTIONS.items()}
-    file = next((Path(arg).stem for arg in args if arg.endswith(".flags") and not arg.startswith("-")), "")
-    return Request(words, Experiment(**values, knobs=knobs), options, origins, file)
+    file = next((arg for arg in args if arg.endswith(".flags") and not arg.startswith("-")), "")
+    return Request(words, Experiment(**values, knobs=knobs), options, origins, file, _name(file))
+
+
+def _name(file: str) -> str:
+    """The flag file's stem; for the run.flags of runs/<name>/<id> that name, so that it means the same run."""
+    folder = Path(file).resolve().parent
+    if Path(file).name == "run.flags" and re.fullmatch(r"[0-9a-f]{12}", folder.name):
+        return folder.parent.name
+    return Path(file).stem
 
 
 def _declare(own: Sequence[models.ModelKnob]) -> flags.FlagValues:
@@ -124,13 +136,13 @@ def _needs_value(name: str) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _located(origins: Mapping[str, str]) -> Iterator[None]:
-    """Adds the place where a flag was given to a UsageError about it."""
+def _located(origins: Mapping[str, str], elsewhere: str = "") -> Iterator[None]:
+    """Adds the place where a flag was given to a UsageError about it, or else what ought to have given it."""
     try:
         yield
     except UsageError as error:
         if error.flag and not error.where:
-            error.where = origins.get(error.flag)
+            error.where = origins.get(error.flag, elsewhere)
         raise
 
 
@@ -144,8 +156,13 @@ def run(request: Request) -> dict[str, Any]:
     if command and command not in commands.COMMANDS:
         raise UsageError(unknown(command, [*commands.COMMANDS, "FILE.flags"]), where=COMMAND_LINE)
     if not command and not request.origins:
-        raise UsageError("nothing to run: give a flag file or a command", where=COMMAND_LINE)
-    with _located(request.origins):
+        what = "it sets nothing" if request.file else "nothing to run: give a flag file or a command"
+        raise UsageError(what, where=request.file or COMMAND_LINE)
+    with _located(request.origins, request.file or COMMAND_LINE):
+        foreign = commands.FLAGS[command] if command else [f for f in request.origins if f != "top_k"]
+        for flag in request.origins:
+            if flag not in (*foreign, "json"):
+                raise UsageError(f"does not apply to {command or 'training'}", flag)
         if command:
             return commands.COMMANDS[command](rest, request.experiment, request.options)
         if request.options["dry_run"]:
@@ -160,7 +177,7 @@ def _train(request: Request) -> dict[str, Any]:
 
     def stop(number: int, frame: Any) -> None:
         came.append(number)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)  # a second one insists
+        signal.signal(number, signal.SIG_DFL)  # a second one insists
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
@@ -175,13 +192,13 @@ def main(args: Sequence[str]) -> int:
         code = 0
     except PerceptError as error:
         code, found = error.exit_code, _fault(str(error))
-    except KeyboardInterrupt:
-        code, found = 130, _fault("interrupted")
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        code, found = 3, _fault(f"{error.filename or 'storage'}: {error.strerror or error}")
     except Exception as error:
-        if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)):
+        if not (isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error))):
             raise
         code, found = 5, _fault(f"out of memory: {str(error).splitlines()[0]}; try a smaller --batch_size, see --dry_run")
     if as_json:

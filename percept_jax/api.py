@@ -65,7 +65,7 @@ class Trained:
         Raises UsageError where they are something else, or have another number of channels than the training images.
         """
         channels = self.input.image_shape[-1]
-        images = [image[..., None] if np.ndim(image) == 2 else np.asarray(image) for image in images]
+        images = [image[..., None] if image.ndim == 2 else image for image in map(np.asarray, images)]
         for image in images:
             if image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels:
                 raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
@@ -129,6 +129,8 @@ def train(
     """
     began, report = began or time.time(), report or Reporter()
     if data is not None:
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise UsageError("data is a pair: images, labels")
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"arrays-{digest.hexdigest()[:12]}")
     experiment.validate()
@@ -140,8 +142,12 @@ def train(
         info = sources.describe(experiment.dataset) if data is None else sources.describe_arrays(*data)
         size = inputs.image_size(experiment, info)
         models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
+        experiment.total_steps(info.splits["train"])
         if data is None:
-            dataset = sources.load(experiment.dataset, data_path(experiment.data_dir), size)
+            folder = data_path(experiment.data_dir)
+            if not sources.is_prepared(experiment.dataset, folder):
+                report.note(f"preparing {experiment.dataset} in {folder}")
+            dataset = sources.load(experiment.dataset, folder, size)
         else:
             dataset = sources.from_arrays(info, *data, size)
         run_dir = RunDir(path, experiment)
@@ -151,7 +157,7 @@ def train(
             run_dir.close()
     result = read_json(path / "result.json")
     if result["status"] == "diverged":
-        raise DataError(f"{path}: the loss was not finite at step {result['steps']}; lower --learning_rate, or start --fresh")
+        raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
     return load(path)
 
 

@@ -47,4 +47,5 @@ def unknown(value: Any, choices: Iterable[str]) -> str:
     """The message for a name that is none of `choices`, with the nearest one where there is one."""
     choices = list(choices)
     near = difflib.get_close_matches(str(value), choices, n=1)
-    return f"unknown name {value!r}; " + (f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}")
+    meant = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}" if len(choices) < 12 else "see --help"
+    return f"unknown name {value!r}; {meant}"

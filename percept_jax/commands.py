@@ -62,6 +62,8 @@ def predict(words: Sequence[str], experiment: Experiment, options: Mapping[str, 
 
 def list_all(words: Sequence[str], experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
     """list: the models with their knobs, the data sets, the experiments."""
+    if words:
+        raise UsageError("usage: list")
     print("models")
     for name in models.MODELS:
         print(f"  {name:<10} {models.summary(name)}")
@@ -83,3 +85,4 @@ def list_all(words: Sequence[str], experiment: Experiment, options: Mapping[str,
 
 
 COMMANDS = {"list": list_all, "evaluate": evaluate, "predict": predict}
+FLAGS = {"list": (), "evaluate": ("data_dir",), "predict": ("top_k",)}  # that each of them listens to

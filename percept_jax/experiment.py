@@ -54,7 +54,7 @@ class Experiment:
         "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255",
     )
 
-    batch_size: int = _knob(64, "static", "training", "examples a step, over all devices", "[1, inf)")
+    batch_size: int = _knob(64, "static", "training", "examples a step, over all devices", "[1, 1000000]")
     epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
     steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
     loss: Literal["softmax_cross_entropy", "quadratic"] = _knob(
@@ -89,8 +89,11 @@ class Experiment:
         for name, hint in TYPES.items():  # 1, 1.0 and NumPy's 1 are one experiment
             value = getattr(self, name)
             value = value.item() if isinstance(value, np.generic) else value
+            value = value.__fspath__() if hasattr(value, "__fspath__") else value
             whole = isinstance(value, int) and not isinstance(value, bool)
             object.__setattr__(self, name, float(value) if hint is float and whole else value)
+        knobs = {name: tuple(value) if isinstance(value, list) else value for name, value in self.knobs.items()}
+        object.__setattr__(self, "knobs", knobs)
 
     def validate(self) -> None:
         """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""
@@ -98,6 +101,8 @@ class Experiment:
             check_type(name, getattr(self, name), TYPES[name])
             if knob.within:
                 check_within(name, getattr(self, name), knob.within)
+            if TYPES[name] is float and self.dtype != "float64" and getattr(self, name) > float(np.finfo(np.float32).max):
+                raise UsageError(f"{getattr(self, name)} is too large for float32", name)
         if bool(self.epochs) == bool(self.steps):
             raise UsageError("give either --epochs or --steps", "epochs")
         models.check(self.model, self.knobs)
@@ -105,8 +110,11 @@ class Experiment:
             raise UsageError(f"{self.model} has no dropout", "dropout_rate")
 
     def total_steps(self, train_examples: int) -> int:
-        """Steps of the whole run over a training split of this size, at least one."""
-        return self.steps or max(1, round(self.epochs * train_examples / self.batch_size))
+        """Steps of the whole run over a training split of this size, at least one. Raises UsageError beyond int32."""
+        steps = self.steps or max(1, round(self.epochs * train_examples / self.batch_size))
+        if steps > np.iinfo(np.int32).max:
+            raise UsageError(f"{self.epochs} are {steps} steps; at most 2147483647 are possible", "epochs")
+        return steps
 
     def science(self) -> dict[str, Any]:
         """Every static and traced value by flag name, then the chosen model's knobs: what decides the result."""

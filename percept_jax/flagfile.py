@@ -61,7 +61,7 @@ def _read(path: Path, origin: str, outer: tuple[Path, ...]) -> Iterator[Setting]
     if path.resolve() in outer:
         raise UsageError(f"{path} includes itself", where=origin)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UsageError(f"{path}: {said}", where=origin) from error

@@ -24,7 +24,8 @@ def _training(path: Path) -> None:
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.axes[0].set_yscale("log")
+    if any(line["loss"] > 0 for line in lines):
+        figure.axes[0].set_yscale("log")
     figure.savefig(path / "training.png")
 
 

@@ -329,6 +329,15 @@ def test_other_arithmetic_learns_too_and_starts_from_the_same_weights(small, dty
     assert again.predict(np.zeros((1, 8, 8), np.uint8)).probabilities.sum() == pytest.approx(1, rel=1e-6)
 
 
+def test_ordinary_python_values_are_understood(small):
+    run = train(
+        dataclasses.replace(
+            small, run_dir=Path(small.run_dir), knobs={"hidden": [16]}, seed=np.int64(0), learning_rate=np.float64(0.05)
+        )
+    )
+    assert identity(run.experiment) == identity(small)
+
+
 def test_a_name_is_no_path(small):
     with pytest.raises(UsageError, match="not a name for a folder"):
         train(dataclasses.replace(small, run_dir=""), name="../elsewhere")

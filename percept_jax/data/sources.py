@@ -59,14 +59,22 @@ def describe(name: str) -> Info:
     return SOURCES[name]
 
 
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Whether the data set is in `data_dir`, whole: TFDS renames a folder into place when it is done."""
+    return (_folder(name, data_dir) / "dataset_info.json").exists()
+
+
+def _folder(name: str, data_dir: Path) -> Path:
+    return data_dir / name / describe(name).version
+
+
 def load(name: str, data_dir: Path, image_size: int) -> Dataset:
     """The data set, resized to `image_size` pixels a side, out of the cache or else the TFDS folder, prepared on first use.
 
     Raises DataError for a bad record, StorageError where a folder cannot be written.
     """
-    info = describe(name)
-    folder = data_dir / name / info.version
-    if not (folder / "dataset_info.json").exists():
+    info, folder = describe(name), _folder(name, data_dir)
+    if not is_prepared(name, data_dir):
         from percept_jax.data.prepare import prepare
 
         prepare(name, data_dir)
@@ -90,12 +98,15 @@ def describe_arrays(images: np.ndarray, labels: np.ndarray) -> Info:
     Raises UsageError where they are something else, or are too few to be split in three.
     """
     images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim not in (3, 4) or images.dtype != np.uint8:
-        wanted = "uint8 [examples, height, width(, channels)]; scale them to 0..255"
+    if images.ndim not in (3, 4) or images.dtype != np.uint8 or 0 in images.shape[1:]:
+        hint = "" if images.dtype == np.uint8 else "; their values are to be 0 to 255"
+        wanted = f"uint8 [examples, height, width(, channels)]{hint}"
         raise UsageError(f"images are {images.dtype} {list(images.shape)}, not {wanted}")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
         wanted = f"one whole number >= 0 for each of {len(images)} images"
         raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
+    if labels.max(initial=0) >= max(1, len(labels)):
+        raise UsageError(f"label {labels.max()} among {len(labels)} images; labels are 0 to classes - 1")
     classes = tuple(str(label) for label in range(labels.max(initial=0) + 1))
     splits = {name: len(index) for name, index in _split(labels).items()}
     return Info((*images.shape[1:3], 1 if images.ndim == 3 else images.shape[3]), classes, splits)
@@ -115,7 +126,7 @@ def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
     try:
         return stratified_split(labels)
     except ValueError as error:
-        raise UsageError(f"the examples cannot be split in three: {error}") from error
+        raise UsageError(f"{len(labels)} examples cannot be split 60 / 20 / 20 % with every class in each part") from error
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

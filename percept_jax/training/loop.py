@@ -1,5 +1,6 @@
 """The one training loop. It advances a pack: trials that share one program, steps and cadence; a single run is a pack of one."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,7 +56,11 @@ def train_pack(
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:
     """The devices of a run. Raises UsageError where there are fewer than asked for, or the batch cannot be split over them."""
-    devices = jax.local_devices()
+    try:
+        devices = jax.local_devices()
+    except Exception as error:  # JAX raises several kinds
+        said = os.environ.get("JAX_PLATFORMS", "")
+        raise UsageError(f"JAX finds no device (JAX_PLATFORMS={said!r}): {error or type(error).__name__}") from error
     if experiment.devices > len(devices):
         raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]

@@ -1,6 +1,5 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
 
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -57,4 +56,4 @@ class Reporter:
 
 
 def _rate(record: Mapping[str, Any]) -> str:
-    return f"{record.get('examples_per_second', math.nan):,.0f} examples/s"
+    return f"{record['examples_per_second']:,.0f} examples/s" if "examples_per_second" in record else ""

@@ -43,12 +43,12 @@ def run_path(experiment: Experiment, name: str) -> Path:
     """Where the run goes: --run_dir, else runs/<name>/<id> in the repository. Raises UsageError for a name with a path in it."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise UsageError(f"{name!r} is not a name for a folder under runs/")
-    return Path(experiment.run_dir) if experiment.run_dir else ROOT / "runs" / name / identity(experiment)
+    return Path(experiment.run_dir).expanduser() if experiment.run_dir else ROOT / "runs" / name / identity(experiment)
 
 
 def data_path(data_dir: str) -> Path:
     """Where data sets are: --data_dir, else $TFDS_DATA_DIR, else data/ in the repository."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or ROOT / "data")
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or ROOT / "data").expanduser()
 
 
 def flag_lines(experiment: Experiment) -> list[str]:
