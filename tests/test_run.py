@@ -223,6 +223,23 @@ def test_a_checkpoint_of_another_shape_or_dtype_is_refused():
         checkpoint.unflatten({"w": np.zeros((2, 3), "float32"), "v": np.zeros(1)}, template)
 
 
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_one_line(small, tmp_path):
+    """On a file system of its own; needs the right to mount one."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("cannot mount a small file system here")
+    try:
+        process = start(dataclasses.replace(small, steps=3000, eval_every=1000, log_every=1, run_dir=str(folder / "run")))
+        out, err = process.communicate(timeout=120)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+    assert process.returncode == 3, (out, err)
+    assert err.count("\n") == 1
+    assert "No space left" in err
+
+
 def test_a_run_directory_is_held_by_one_process_and_belongs_to_one_run(small, tmp_path):
     train(small)
     with pytest.raises(UsageError, match=r"another run \(its --learning_rate=0.05, yours --learning_rate=0.02\)"):

@@ -1,5 +1,6 @@
 """The files that a run leaves, and the lock on them."""
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -20,6 +21,7 @@ import numpy as np
 from percept_jax import files
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.training.events import EventFile
 
 _PACKAGE = Path(__file__).parent.parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "launch.sh").exists() else Path.cwd()
@@ -106,32 +108,27 @@ class RunDir:
     def begin(self, step: int, devices: Sequence[str]) -> None:
         """Writes down how this process was started, and cuts the metrics back to the step that it goes on from."""
         path = self.path / "provenance.json"
-        lines = self._kept_lines(step)
-        reached = max((line["step"] for line in self._lines()), default=0)
+        lines = read_metrics(self.path)
+        reached = max((line["step"] for line in lines), default=0)
+        kept = [line for line in lines if line["step"] <= step and line["split"] != "test"]
         if path.exists():
             record = read_json(path)
             record["restarts"].append({**_provenance(devices), "from_step": step, "redone_steps": max(0, reached - step)})
         else:
             record = {"identity": self.identity, **_provenance(devices), "restarts": []}
         files.write_bytes(self.path / "run.flags", ("\n".join(flag_lines(self.experiment)) + "\n").encode())
-        files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+        files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
         files.write_json(path, record)
-        from tensorboardX import SummaryWriter
-
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (held until close)
-        self._events = SummaryWriter(str(self.path), purge_step=step + 1 if step else None)
+        self._events = EventFile(self.path, step)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl, and its numbers to the event file. Raises StorageError."""
         try:
             self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+            self._events.write(record)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
-        for name in ("loss", "accuracy", "top5_accuracy", "learning_rate"):
-            if name in record:
-                self._events.add_scalar(f"{record['split']}/{name}", record[name], record["step"])
-        if record["split"] != "train":
-            self._events.flush()
 
     def write_confusion(self, confusion: np.ndarray, classes: Sequence[str]) -> None:
         """Writes confusion.csv: a row a true class, a column a predicted one, with their names."""
@@ -149,13 +146,8 @@ class RunDir:
         """Closes the files and lets go of the directory."""
         for held in (self._metrics, self._events, self._lock):
             if held:
-                held.close()
-
-    def _lines(self) -> list[dict[str, Any]]:
-        return read_metrics(self.path)
-
-    def _kept_lines(self, step: int) -> list[dict[str, Any]]:
-        return [line for line in self._lines() if line["step"] <= step and line["split"] != "test"]
+                with contextlib.suppress(OSError):  # a full disk has been told of where it was met
+                    held.close()
 
     def _clear(self) -> None:
         shutil.rmtree(self.checkpoints, ignore_errors=True)

@@ -1,0 +1,37 @@
+"""The TensorBoard event file of a run: what metrics.jsonl holds, drawn by a tool that people know.
+
+Written as the loop goes, by tensorboardX's file layer. Its SummaryWriter writes from a thread behind a queue; when the disk is
+full that thread ends, and the run waits for it for ever.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+
+class EventFile:
+    """An event file in a run directory, one a process; it hides what earlier ones wrote beyond the step that it resumes at."""
+
+    def __init__(self, folder: Path, step: int):
+        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        if step:
+            self._file.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Adds the numbers of a line of metrics. Raises OSError."""
+        for name in ("loss", "accuracy", "top5_accuracy"):
+            if name in record:
+                summary = scalar(f"{record['split']}/{name}", record[name])
+                self._file.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
+        if record["split"] != "train":
+            self._file.flush()
+
+    def close(self) -> None:
+        """Raises OSError."""
+        self._file.close()
