@@ -46,6 +46,7 @@ def describe(normalize: str, dataset: Dataset) -> Input:
     info = dataset.info
     mean, deviation = np.zeros(info.image_shape[-1]), np.full(info.image_shape[-1], {"unit": 255.0}.get(normalize, 1.0))
     if normalize == "standard":
-        mean, deviation = channel_statistics(dataset.images[dataset.indices("train")])
+        index = dataset.indices("train")
+        mean, deviation = channel_statistics(dataset.images[index[0] : index[-1] + 1])
         deviation = np.where(deviation > 0, deviation, 1.0)
     return Input(info.image_shape, dataset.images.shape[1], mean.tolist(), (1 / deviation).tolist(), info.classes)

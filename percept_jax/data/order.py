@@ -21,6 +21,7 @@ class Order:
     def __call__(self, step: int) -> np.ndarray:
         """Indices `[batch_size]`, int32, of the examples of step `step`, counted from 0."""
         first = step * self._batch_size
-        epochs = range(first // self._examples, (first + self._batch_size - 1) // self._examples + 1)
-        offset = first - epochs[0] * self._examples
-        return np.concatenate([self._epoch(e) for e in epochs])[offset : offset + self._batch_size]
+        last = first + self._batch_size
+        epochs = range(first // self._examples, (last - 1) // self._examples + 1)
+        starts = [(epoch, epoch * self._examples) for epoch in epochs]
+        return np.concatenate([self._epoch(epoch)[max(0, first - start) : last - start] for epoch, start in starts])

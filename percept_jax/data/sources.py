@@ -132,7 +132,10 @@ def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel of uint8 images, float64 `[channels]`, exactly: from counts of values."""
     values = np.arange(256.0)
-    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for first in range(0, len(images), 1024):  # bincount wants int64 copies
+        channels = np.moveaxis(images[first : first + 1024], -1, 0)
+        counts += [np.bincount(channel.ravel(), minlength=256) for channel in channels]
     mean = counts @ values / counts.sum(1)
     variance = np.sum(counts * (values - mean[:, None]) ** 2, axis=1) / counts.sum(1)
     return mean, np.sqrt(variance)
