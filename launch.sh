@@ -35,19 +35,19 @@ TEXT
 
 # Installs the project with the extras asked for, now or before, unless that has been done for these very requirements.
 setup() {
-  local wanted python=python3 tried
+  local wanted python tried
   wanted=$(printf '%s\n' "$@" ${PERCEPT_EXTRAS:+${PERCEPT_EXTRAS//,/ }} $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
   if installed "$wanted"; then return; fi
+  for tried in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$tried" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$tried; break; fi
+  done
+  [[ -n ${python-} ]] || fail "Python 3.11 or newer is needed"
   exec 9>"$root/.venv.lock"
-  python3 -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'  # this shell holds it from here on: twenty tasks may start at once
+  "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'  # this shell holds it from here on: twenty tasks may start at once
   wanted=$(printf '%s\n' "$wanted" $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
   if ! installed "$wanted"; then
-    for tried in python3 python3.14 python3.13 python3.12 python3.11; do
-      if "$tried" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$tried; break; fi
-    done
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; $python is older"
     echo "setting up $venv: one to three minutes, once" >&2
-    [[ -x $venv/bin/python ]] || "$python" -m venv "$venv" || fail "cannot make $venv; is Python's venv module installed?"
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" || fail "cannot make $venv; is Python's venv module installed?"
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$root/requirements.lock" \
       --editable "$root${wanted:+[$(paste -sd, - <<<"$wanted")]}" 1>&2 || fail "installation failed"
     printf '%s\n' "$wanted" >"$venv/extras"
@@ -70,21 +70,22 @@ case ${1-} in
 esac
 if [[ -n ${PERCEPT_PYTHON-} ]]; then
   python=$PERCEPT_PYTHON
-  export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+  [[ $python != [!/]*/* ]] || python=$PWD/$python
 else
   setup $extra
   python=$venv/bin/python
 fi
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}  # this checkout's code; -P: and nothing of the caller's directory
 case $1 in
   setup) [[ $# -eq 1 ]] || fail "usage: ./launch.sh setup, with PERCEPT_EXTRAS=cuda for extras" 2; echo "ready: $python" ;;
-  test) shift; cd "$root"; exec "$python" -m pytest "$@" ;;
+  test) shift; cd "$root"; exec "$python" -P -m pytest "$@" ;;
   bench)
     shift
     [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' *.py | sed 's/\.py$//')
     for name in "$@"; do
       [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo *.py)" 2
-      "$python" "$root/benchmarks/$name.py"
+      "$python" -P "$root/benchmarks/$name.py"
     done
     ;;
-  *) exec "$python" -m percept_jax "$@" ;;
+  *) exec "$python" -P -m percept_jax "$@" ;;
 esac

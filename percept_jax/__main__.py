@@ -59,7 +59,7 @@ class _WholeNumbers(flags.ArgumentParser):
     """A list such as 300,100."""
 
     def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
-        return argument if isinstance(argument, tuple) else tuple(int(part) for part in argument.split(",") if part)
+        return argument if isinstance(argument, tuple) else tuple(map(int, argument.split(","))) if argument else ()
 
 
 def parse(args: Sequence[str]) -> Request:
@@ -186,7 +186,7 @@ def _train(request: Request) -> dict[str, Any]:
 
 def main(args: Sequence[str]) -> int:
     """Runs a command line; its exit code (see the README)."""
-    as_json = "--json" in args
+    as_json = "--json" in args or "--json=true" in args
     try:
         found = run(parse(args))
         code = 0
@@ -200,7 +200,12 @@ def main(args: Sequence[str]) -> int:
     except Exception as error:
         if not (isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error))):
             raise
-        code, found = 5, _fault(f"out of memory: {str(error).splitlines()[0]}; try a smaller --batch_size, see --dry_run")
+        code, found = (
+            5,
+            _fault(
+                f"out of memory: {(str(error).splitlines() or ['on the host'])[0]}; try a smaller --batch_size, see --dry_run"
+            ),
+        )
     if as_json:
         print(json.dumps(found, allow_nan=False))
     return code

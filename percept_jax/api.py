@@ -101,7 +101,12 @@ class Trained:
             }
 
 
-def train(
+def train(experiment: Experiment, data: tuple[np.ndarray, np.ndarray] | None = None, **options: Any) -> Trained:
+    """Trains an experiment, or finishes it, unless it is finished; then loads it. Arguments and errors are those of `run`."""
+    return load(run(experiment, data, **options))
+
+
+def run(
     experiment: Experiment,
     data: tuple[np.ndarray, np.ndarray] | None = None,
     *,
@@ -109,8 +114,8 @@ def train(
     report: Reporter | None = None,
     interrupted: Callable[[], int | None] = lambda: None,
     began: float | None = None,
-) -> Trained:
-    """Trains an experiment, or finishes it, or returns it when it is finished; says how it goes on standard output.
+) -> Path:
+    """Trains an experiment, or finishes it, unless it is finished; the run directory. Says how it goes on standard output.
 
     Args:
         experiment: what to run.
@@ -152,24 +157,25 @@ def train(
             dataset = sources.from_arrays(info, *data, size)
         run_dir = RunDir(path, experiment)
         try:
-            loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
+            if not (path / "result.json").exists():  # unless another process has finished it meanwhile
+                loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
     result = read_json(path / "result.json")
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
-    return load(path)
+    return path
 
 
 def load(run_dir: str | Path) -> Trained:
     """What a run left, or has left so far. Raises UsageError where there is none, StorageError where it is damaged."""
     path = Path(run_dir)
-    if not (path / "run.flags").exists():
+    if not (path / "provenance.json").exists():
         raise UsageError(f"{path}: not a run directory")
     newest = checkpoint.newest(path / "checkpoints")
     if newest is None:
         raise UsageError(f"{path}: no checkpoint yet")
-    arrays, header = newest
+    arrays, header = newest[0]
     values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
     knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
     best = header["progress"]["best"] or {}

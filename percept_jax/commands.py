@@ -11,7 +11,7 @@ from percept_jax.data.sources import SOURCES
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.machine import idle_accelerator, use_compilation_cache
-from percept_jax.training.run_dir import ROOT
+from percept_jax.training.run_dir import ROOT, read_json
 
 
 def train(experiment: Experiment, name: str, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
@@ -20,13 +20,14 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     use_compilation_cache()
     if warning := idle_accelerator():
         print(warning)
-    trained = api.train(experiment, name=name, interrupted=interrupted, began=began)
-    result, test, validation = trained.result, trained.result["test"], trained.result["validation"]
+    path = api.run(experiment, name=name, interrupted=interrupted, began=began)
+    result = read_json(path / "result.json")
+    test, validation = result["test"], result["validation"]
     right = round(test["accuracy"] * test["examples"])
     print(f"test accuracy {test['accuracy']:.4f} ({right} of {test['examples']}), loss {test['loss']:.4f}")
     print(f"at step {result['best_step']}, the best on validation (accuracy {validation['accuracy']:.4f})")
-    print(trained.path)
-    return {"run_dir": str(trained.path), **result}
+    print(path)
+    return {"run_dir": str(path), **result}
 
 
 def evaluate(words: Sequence[str], experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,10 +99,13 @@ class Experiment:
         """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""
         for name, knob in KNOBS.items():
             check_type(name, getattr(self, name), TYPES[name])
+            value = getattr(self, name)
+            if TYPES[name] is float and self.dtype != "float64":
+                if value > float(np.finfo(np.float32).max):
+                    raise UsageError(f"{value} is too large for float32", name)
+                value = float(np.float32(value))  # as the step will see it: 0.99999999999 is 1
             if knob.within:
-                check_within(name, getattr(self, name), knob.within)
-            if TYPES[name] is float and self.dtype != "float64" and getattr(self, name) > float(np.finfo(np.float32).max):
-                raise UsageError(f"{getattr(self, name)} is too large for float32", name)
+                check_within(name, value, knob.within)
         if bool(self.epochs) == bool(self.steps):
             raise UsageError("give either --epochs or --steps", "epochs")
         models.check(self.model, self.knobs)

@@ -1,10 +1,10 @@
 """Files that are whole or absent: written under another name, flushed to the disk, then renamed."""
 
+import contextlib
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-@contextmanager
+@contextlib.contextmanager
 def in_place(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what was written there takes its place at the end. Raises StorageError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -37,7 +37,8 @@ def in_place(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:

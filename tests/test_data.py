@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from percept_jax.data import images, inputs, sources
-from percept_jax.data.prepare import stratified_split
+from percept_jax.data.sources import stratified_split
 from percept_jax.errors import StorageError, UsageError
 
 

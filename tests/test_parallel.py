@@ -174,13 +174,20 @@ def test_a_run_compiles_one_step_and_one_evaluation(small, caplog):
 
 
 @pytest.mark.slow
-def test_two_thousand_steps_on_eight_devices_end(digits):
+def test_two_thousand_steps_on_eight_devices_end(tmp_path):
     """The queue is bounded: unbounded, XLA:CPU's collectives abort the process."""
     from percept_jax import train
-    from percept_jax.training.progress import Reporter
 
-    experiment = Experiment(model="mlp", knobs={"hidden": (16,)}, steps=2000, batch_size=32, eval_every=1000, learning_rate=0.01)
-    assert train(experiment, report=Reporter()).result["steps"] == 2000
+    experiment = Experiment(
+        model="mlp",
+        knobs={"hidden": (16,)},
+        steps=2000,
+        batch_size=32,
+        eval_every=1000,
+        learning_rate=0.01,
+        run_dir=str(tmp_path / "run"),
+    )
+    assert train(experiment).result["steps"] == 2000
 
 
 def test_the_gradient_through_batch_norm_relu_and_maximum_is_that_of_flax_s_pooling(digits16, monkeypatch):

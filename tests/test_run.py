@@ -31,7 +31,7 @@ def logged(path):
 
 
 def last_arrays(path):
-    return checkpoint.newest(Path(path) / "checkpoints")[0]
+    return checkpoint.newest(Path(path) / "checkpoints")[0][0]
 
 
 def assert_same_bits(one, other):
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(small):
     content = bytearray(newest.read_bytes())
     content[-3] ^= 4
     newest.write_bytes(content)
-    assert checkpoint.newest(directory)[1]["step"] == 15
+    assert checkpoint.newest(directory)[0][1]["step"] == 15
     checkpoint.path_of(directory, 15).write_bytes(b"")
     with pytest.raises(StorageError, match="damaged"):
         load(run.path)
@@ -248,7 +248,7 @@ def test_a_run_directory_is_held_by_one_process_and_belongs_to_one_run(small, tm
     with pytest.raises(StorageError, match="another process"):
         RunDir(Path(small.run_dir), small)
     held.close()
-    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "checkpoints").mkdir(parents=True)
     (tmp_path / "home" / "thesis.tex").write_text("years of work")
     for fresh in (False, True):
         with pytest.raises(UsageError, match="not a run"):

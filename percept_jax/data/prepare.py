@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import io
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,22 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from percept_jax.data.images import encode_png
+from percept_jax.data.sources import stratified_split
 from percept_jax.errors import StorageError
-
-HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
-
-
-def stratified_split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of a fixed train / validation / test split, 60 / 20 / 20 %, each class in the same shares everywhere.
-
-    Raises ValueError where a class is too small to be in all three.
-    """
-    from sklearn.model_selection import train_test_split
-
-    held = math.ceil(HOLD_OUT * len(labels))
-    rest, test = train_test_split(np.arange(len(labels)), test_size=held, stratify=labels, random_state=0)
-    train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
-    return {"train": train, "validation": validation, "test": test}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -80,5 +65,6 @@ def prepare(name: str, data_dir: Path) -> None:
             tfds.disable_progress_bar()
             with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says that it begins and ends
                 BUILDERS[name](data_dir=data_dir, file_format="array_record").download_and_prepare()
-    except OSError as error:
-        raise StorageError(f"{data_dir}: cannot prepare {name}: {error.strerror or error}") from error
+    except Exception as error:  # TFDS raises kinds of its own where it finds half a folder
+        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise StorageError(f"{data_dir}: cannot prepare {name}: {said}") from error

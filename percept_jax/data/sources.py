@@ -3,18 +3,23 @@
 A data set lives in a TFDS folder under the data directory. It is decoded and resized once, into a checksummed cache beside it.
 """
 
+import contextlib
 import hashlib
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 
 from percept_jax import files
 from percept_jax.checks import unknown
+from percept_jax.data import images as images_module
 from percept_jax.data.images import decode, resize
 from percept_jax.errors import DataError, StorageError, UsageError
+
+HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
 
 
 class Info(NamedTuple):
@@ -87,7 +92,7 @@ def load(name: str, data_dir: Path, image_size: int) -> Dataset:
     except StorageError:
         pass  # absent or damaged: it can be made again
     images, labels = _read_folder(folder, info, image_size)
-    if os.access(data_dir, os.W_OK):
+    with contextlib.suppress(StorageError):  # a folder that is only read: decoded again next time
         files.write_arrays(cache, {"images": images, "labels": labels}, made_from)
     return Dataset(info, images, labels)
 
@@ -121,12 +126,23 @@ def from_arrays(info: Info, images: np.ndarray, labels: np.ndarray, image_size: 
 
 
 def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    from percept_jax.data.prepare import stratified_split
-
     try:
         return stratified_split(labels)
     except ValueError as error:
         raise UsageError(f"{len(labels)} examples cannot be split 60 / 20 / 20 % with every class in each part") from error
+
+
+def stratified_split(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Indices of a fixed train / validation / test split, 60 / 20 / 20 %, each class in the same shares everywhere.
+
+    Raises ValueError where a class is too small to be in all three.
+    """
+    from sklearn.model_selection import train_test_split
+
+    held = math.ceil(HOLD_OUT * len(labels))
+    rest, test = train_test_split(np.arange(len(labels)), test_size=held, stratify=labels, random_state=0)
+    train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
+    return {"train": train, "validation": validation, "test": test}
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +158,15 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return _decode_folder(folder, info, image_size)
+    except DataError:
+        raise
+    except Exception as error:  # array_record and TFDS raise many kinds for a damaged folder
+        raise DataError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _decode_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(folder)
@@ -162,6 +187,7 @@ def _read_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray,
 
 
 def _fingerprint(folder: Path) -> str:
-    """A folder's files by name, size and time of change: enough to see that a cache is not of this folder."""
+    """A folder's files by name, size and time of change, and what decodes them: does a cache hold what would be decoded now?"""
+    decoder = PIL.__version__, Path(images_module.__file__).read_bytes()
     rows: Sequence[tuple] = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir())
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+    return hashlib.sha256(repr((rows, decoder)).encode()).hexdigest()

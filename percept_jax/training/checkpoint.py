@@ -57,15 +57,15 @@ def path_of(directory: Path, step: int) -> Path:
     return directory / f"step_{step:09d}.safetensors"
 
 
-def newest(directory: Path) -> tuple[dict[str, np.ndarray], Any] | None:
-    """Arrays and header of the newest checkpoint that is whole; None where there is none.
+def newest(*directories: Path) -> list[tuple[dict[str, np.ndarray], Any]] | None:
+    """Arrays and header, from each directory, of the newest step of which all have a checkpoint that is whole.
 
-    Raises StorageError where there are checkpoints and none of them is whole.
+    None where there is no such step. Raises StorageError where there are some, and each is damaged somewhere.
     """
     fault = None
-    for step in reversed(steps(directory)):
+    for step in sorted(set.intersection(*(set(steps(directory)) for directory in directories)), reverse=True):
         try:
-            return files.read_arrays(path_of(directory, step))
+            return [files.read_arrays(path_of(directory, step)) for directory in directories]
         except StorageError as error:
             fault = fault or error
     if fault:

@@ -9,7 +9,7 @@ import jax
 
 from percept_jax.data.sources import Dataset
 from percept_jax.errors import Interrupted, UsageError
-from percept_jax.experiment import Experiment
+from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.training.pack import Pack, Trial
 from percept_jax.training.progress import Reporter
 
@@ -32,8 +32,11 @@ def train_pack(
 
     Raises:
         Interrupted: when `interrupted` says so; all is saved.
+        ValueError: the trials cannot share a program.
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
+    if len({_shared(trial.experiment, dataset) for trial in trials}) > 1:
+        raise ValueError("trials of a pack differ in more than traced values and length")
     with jax.enable_x64(trials[0].experiment.dtype == "float64"):
         pack = Pack(trials, dataset, choose_devices(trials[0].experiment), report, began or time.time())
         try:
@@ -47,11 +50,16 @@ def train_pack(
                     pack.save()
                 if signal and not last:
                     pack.saver.wait()
-                    raise Interrupted(signal, pack.step)
+                    raise Interrupted(signal, pack.step, trials[0].experiment.fresh)
             return pack.finish()
         finally:
             pack.saver.close()
             report.close()
+
+
+def _shared(experiment: Experiment, dataset: Dataset) -> str:
+    static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
+    return repr((static, experiment.total_steps(dataset.info.splits["train"])))
 
 
 def choose_devices(experiment: Experiment) -> list[jax.Device]:

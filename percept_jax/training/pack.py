@@ -17,6 +17,7 @@ from percept_jax import plots
 from percept_jax.data import inputs
 from percept_jax.data.order import Order
 from percept_jax.data.sources import Dataset
+from percept_jax.errors import StorageError
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import checkpoint, evaluation, parallel
 from percept_jax.training.progress import Reporter
@@ -109,13 +110,19 @@ class Pack:
         self._compiled = False
 
     def _restore(self) -> None:
-        """Goes on from the newest step of which every trial has a checkpoint, if there is one."""
-        saved = [checkpoint.newest(t.run_dir.checkpoints) for t in self.trials]
-        if not all(saved) or len({header["step"] for _, header in saved}) > 1:
+        """Goes on from the newest step of which every trial has a checkpoint, if there is one. Raises StorageError."""
+        saved = checkpoint.newest(*(trial.run_dir.checkpoints for trial in self.trials))
+        if saved is None:
             return
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
-        trees = [checkpoint.unflatten(arrays, template) for arrays, _ in saved]
+        initial, trees = checkpoint.flatten(tree), []
+        for k, (trial, (arrays, header)) in enumerate(zip(self.trials, saved, strict=True)):
+            if header["identity"] != trial.run_dir.identity:
+                raise StorageError(f"{trial.run_dir.checkpoints}: a checkpoint of another run")
+            if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
+                arrays = {name: leaf[k] for name, leaf in initial.items()} | arrays
+            trees.append(checkpoint.unflatten(arrays, template))
         tree = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), self.devices)
         self.state, self.best = tree["state"], tree["best"]
         self.step = saved[0][1]["step"]
@@ -195,7 +202,7 @@ class Pack:
         return evaluation.evaluate(self._evaluate, variables, self.dataset.indices(split), self._eval_batch, self.data)
 
     def save(self) -> None:
-        """Starts to write a checkpoint of every trial whose numbers are finite."""
+        """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
         with self.clock("train"):
             self._settle(0)
         arrays = checkpoint.flatten({"state": self.state, "best": self.best})
@@ -203,16 +210,19 @@ class Pack:
         rows = []
         for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
             leaves = {name: np.array(array[k]) for name, array in arrays.items()}  # copies: the next step uses up the state
-            if all(np.isfinite(leaf).all() for leaf in leaves.values()):
-                header = {
-                    "step": self.step,
-                    "identity": trial.run_dir.identity,
-                    "experiment": trial.experiment.science(),
-                    "input": self.input._asdict(),
-                    "progress": dataclasses.asdict(progress),
-                    "seconds": seconds,
-                }
-                rows.append((trial.run_dir.checkpoints, leaves, header))
+            if progress.diverged_at is None and not all(np.isfinite(leaf).all() for leaf in leaves.values()):
+                progress.diverged_at = self.step
+            if progress.diverged_at is not None:
+                leaves = {name: leaf for name, leaf in leaves.items() if name.startswith("best/")}
+            header = {
+                "step": self.step,
+                "identity": trial.run_dir.identity,
+                "experiment": trial.experiment.science(),
+                "input": self.input._asdict(),
+                "progress": dataclasses.asdict(progress),
+                "seconds": seconds,
+            }
+            rows.append((trial.run_dir.checkpoints, leaves, header))
         self.saver.save(self.step, rows)
         self._new_segment()
 

@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +17,13 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        (self._bar.console.print if self._bar else print)(text)
+        if self._bar:
+            self._bar.console.print(text)
+            return
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # nobody reads any more, as after `| head`: no reason to stop training
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def start(self, step: int, steps: int) -> None:
         """The first step is about to run."""

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from percept_jax.training.events import EventFile
 _PACKAGE = Path(__file__).parent.parent
 ROOT = _PACKAGE.parent if (_PACKAGE.parent / "launch.sh").exists() else Path.cwd()
 
-_OURS = ("run.flags", "provenance.json", "metrics.jsonl", "result.json", "confusion.csv", "training.png", "confusion.png")
+_OURS = ("result.json", "run.flags", "metrics.jsonl", "confusion.csv", "training.png", "confusion.png")
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "array-record", "safetensors", "pillow")
 
 
@@ -36,7 +35,7 @@ def identity(experiment: Experiment) -> str:
     A result computed by other code is thus not taken for this code's result.
     """
     digest = hashlib.sha256(json.dumps(experiment.chosen(), sort_keys=True).encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
+    for path in sorted(_PACKAGE.rglob("[!.]*.py")):
         digest.update(b"\0" + str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -84,21 +83,18 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         refuse_strangers(path, experiment)
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held until close)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageError(f"{path}: another process is training here") from error
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror or error}") from error
+        for left in [*path.glob(".*.[0-9]*"), *self.checkpoints.glob(".*.[0-9]*")]:
+            left.unlink(missing_ok=True)  # half a file, from a process that was killed
         if experiment.fresh:
             self._clear()
         self._metrics = self._events = None
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """What result.json holds, once the run has ended."""
-        return read_json(self.path / "result.json") if (self.path / "result.json").exists() else None
 
     @property
     def restarts(self) -> list[dict[str, Any]]:
@@ -116,9 +112,9 @@ class RunDir:
             record["restarts"].append({**_provenance(devices), "from_step": step, "redone_steps": max(0, reached - step)})
         else:
             record = {"identity": self.identity, **_provenance(devices), "restarts": []}
+        files.write_json(path, record)  # first: it marks the directory as this run's
         files.write_bytes(self.path / "run.flags", ("\n".join(flag_lines(self.experiment)) + "\n").encode())
         files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        files.write_json(path, record)
         self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (held until close)
         self._events = EventFile(self.path, step)
 
@@ -150,8 +146,9 @@ class RunDir:
                     held.close()
 
     def _clear(self) -> None:
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for path in [self.path / name for name in _OURS] + list(self.path.glob("events.out.tfevents.*")):
+        ours = [self.path / name for name in _OURS]
+        ours += [*self.checkpoints.glob("step_*.safetensors"), *self.path.glob("events.out.tfevents.*")]
+        for path in [*ours, self.path / "provenance.json"]:  # the mark of a run last, should this be cut short
             path.unlink(missing_ok=True)
 
 
@@ -173,15 +170,13 @@ def refuse_strangers(path: Path, experiment: Experiment) -> None:
         return
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", "run_dir")
-    flags = path / "run.flags"
-    if not flags.exists():
-        if any(p.name not in ("checkpoints", ".lock") for p in path.iterdir()):
+    if not (path / "provenance.json").exists():
+        if any(not p.name.startswith(".") for p in path.iterdir()):
             raise UsageError(f"{path} holds something that is not a run", "run_dir")
         return
-    if experiment.fresh or not (path / "provenance.json").exists():
-        return
-    if read_json(path / "provenance.json")["identity"] != identity(experiment):
-        now, then = flag_lines(experiment), flags.read_text().splitlines()
+    if not experiment.fresh and read_json(path / "provenance.json")["identity"] != identity(experiment):
+        now, flags = flag_lines(experiment), path / "run.flags"
+        then = flags.read_text().splitlines() if flags.exists() else now
         told = f"its {' '.join(x for x in then if x not in now)}, yours {' '.join(x for x in now if x not in then)}"
         why = "made by other source code" if now == then else told
         raise UsageError(f"{path} holds another run ({why}); choose another directory, or --fresh to replace it", "run_dir")
@@ -197,7 +192,7 @@ def _provenance(devices: Sequence[str]) -> dict[str, Any]:
     return {
         "command": shlex.join(sys.orig_argv),
         "git_sha": _git("rev-parse", "HEAD").strip() or None,
-        "git_diff": _git("diff", "HEAD"),
+        "git_diff": _git("diff", "--no-ext-diff", "HEAD"),
         "untracked": _git("ls-files", "--others", "--exclude-standard").splitlines(),
         "versions": versions,
         "devices": list(devices),
@@ -207,6 +202,6 @@ def _provenance(devices: Sequence[str]) -> dict[str, Any]:
 
 def _git(*args: str) -> str:
     try:
-        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, check=True).stdout.decode(errors="replace")
     except (OSError, subprocess.CalledProcessError):
         return ""
