@@ -22,7 +22,7 @@ from absl import flags
 
 from percept_jax import models
 from percept_jax.checks import check_type, said, unknown
-from percept_jax.errors import PerceptError, UsageError
+from percept_jax.errors import PerceptError, UsageError, first_line
 from percept_jax.experiment import DEFAULTS, TYPES, Experiment
 from percept_jax.flagfile import COMMAND_LINE, Setting, expand
 
@@ -200,12 +200,8 @@ def main(args: Sequence[str]) -> int:
     except Exception as error:
         if not (isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error))):
             raise
-        code, found = (
-            5,
-            _fault(
-                f"out of memory: {(str(error).splitlines() or ['on the host'])[0]}; try a smaller --batch_size, see --dry_run"
-            ),
-        )
+        said = first_line(error)
+        code, found = 5, _fault(f"out of memory: {said}; try a smaller --batch_size, see --dry_run")
     if as_json:
         print(json.dumps(found, allow_nan=False))
     return code

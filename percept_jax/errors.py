@@ -44,3 +44,8 @@ class Interrupted(PerceptError):
         command = "the same command" + (" without --fresh" if fresh else "")
         super().__init__(f"interrupted at step {step}; the state is saved, {command} goes on from there")
         self.exit_code = 128 + signal
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, in one line."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

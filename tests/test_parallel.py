@@ -179,14 +179,9 @@ def test_two_thousand_steps_on_eight_devices_end(tmp_path):
     from percept_jax import train
 
     experiment = Experiment(
-        model="mlp",
-        knobs={"hidden": (16,)},
-        steps=2000,
-        batch_size=32,
-        eval_every=1000,
-        learning_rate=0.01,
+        model="mlp", knobs={"hidden": (16,)}, steps=2000, batch_size=32, eval_every=1000, learning_rate=0.01,
         run_dir=str(tmp_path / "run"),
-    )
+    )  # fmt: skip
     assert train(experiment).result["steps"] == 2000
 
 

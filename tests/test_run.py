@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from percept_jax import Experiment, load, train
-from percept_jax.errors import DataError, StorageError, UsageError
+from percept_jax.__main__ import main
+from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
 from percept_jax.training import checkpoint
 from percept_jax.training.loop import train_pack
 from percept_jax.training.pack import Trial
@@ -223,6 +224,48 @@ def test_a_checkpoint_of_another_shape_or_dtype_is_refused():
         checkpoint.unflatten({"w": np.zeros((2, 3), "float32"), "v": np.zeros(1)}, template)
 
 
+def test_a_reader_that_goes_away_does_not_stop_training(small):
+    process = start(dataclasses.replace(small, steps=400, eval_every=10))
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=120)
+    assert json.loads(Path(small.run_dir, "result.json").read_text())["status"] == "done"
+
+
+def test_an_interrupted_fresh_start_leaves_a_directory_that_works(small):
+    """What a kill between two files can leave: no result, no flags, half a file."""
+    run = train(small)
+    for name in ("result.json", "run.flags", "metrics.jsonl"):
+        (run.path / name).unlink()
+    half = run.path / "checkpoints" / ".step_000000020.safetensors.123"
+    half.write_text("half")
+    again = train(dataclasses.replace(small, fresh=True))
+    assert again.result["test"] == run.result["test"]
+    assert not half.exists()
+    for path in (run.path / "checkpoints").iterdir():
+        path.unlink()
+    assert main([*flag_lines(small), f"--run_dir={run.path}", "--devices=1"]) == 0  # its result is shown without weights
+
+
+def test_fresh_deletes_only_what_is_ours(small):
+    run = train(small)
+    (run.path / "checkpoints" / "mine.pt").write_text("mine")
+    (run.path / "notes.txt").write_text("mine")
+    train(dataclasses.replace(small, fresh=True))
+    assert (run.path / "checkpoints" / "mine.pt").exists()
+    assert (run.path / "notes.txt").exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(small, tmp_path):
+    run = train(dataclasses.replace(small, run_dir=str(tmp_path / "other"), seed=1))
+    mine = train(small)
+    (mine.path / "result.json").unlink()
+    for path in (mine.path / "checkpoints").iterdir():
+        path.write_bytes((run.path / "checkpoints" / path.name).read_bytes())
+    with pytest.raises(StorageError, match="a checkpoint of another run"):
+        train(small)
+
+
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_one_line(small, tmp_path):
     """On a file system of its own; needs the right to mount one."""
@@ -291,24 +334,40 @@ def test_prediction_sees_what_evaluation_saw(small, digits):
 
 
 def test_a_pack_leaves_every_trial_its_own_complete_directory(small, digits, tmp_path):
-    """Seeds and traced numbers differ, one trial diverges; the others are what they are alone, up to rounding."""
+    """Seeds and traced numbers differ, one trial diverges, the pack is interrupted; the others are what they are alone."""
     base = dataclasses.replace(small, dtype="float64", steps=30)
     experiments = [
-        dataclasses.replace(base, run_dir=str(tmp_path / str(k)), seed=k, learning_rate=rate, dropout_rate=rate)
-        for k, rate in enumerate((0.05, 1e300, 0.02))
+        dataclasses.replace(base, run_dir=str(tmp_path / str(k)), seed=k, learning_rate=rate, dropout_rate=drop)
+        for k, (rate, drop) in enumerate(((0.05, 0.05), (1e300, 0.0), (0.02, 0.2)))
     ]
-    experiments[1] = dataclasses.replace(experiments[1], dropout_rate=0.0)
-    run_dirs = [RunDir(Path(e.run_dir), e) for e in experiments]
-    results = train_pack([Trial(*pair) for pair in zip(experiments, run_dirs, strict=True)], digits, Reporter())
-    for run_dir in run_dirs:
-        run_dir.close()
+
+    def run_pack(interrupted=lambda: None):
+        run_dirs = [RunDir(Path(e.run_dir), e) for e in experiments]
+        try:
+            trials = [Trial(*pair) for pair in zip(experiments, run_dirs, strict=True)]
+            return train_pack(trials, digits, Reporter(), interrupted)
+        finally:
+            for run_dir in run_dirs:
+                run_dir.close()
+
+    countdown = iter(range(14, -1, -1))
+    with pytest.raises(Interrupted, match="at step 15"):
+        run_pack(lambda: None if next(countdown) else 15)
+    results = run_pack()
     assert [r["status"] for r in results] == ["done", "diverged", "done"]
+    assert [r["restarts"] for r in results] == [1, 1, 1]
+    assert [r["redone_steps"] for r in results] == [0, 0, 0]
     for k in (0, 2):
         alone = train(dataclasses.replace(experiments[k], run_dir=str(tmp_path / f"alone{k}")))
         together = load(tmp_path / str(k))
         assert together.result["test"]["accuracy"] == alone.result["test"]["accuracy"]
         losses = [[line["loss"] for line in logged(run.path)] for run in (together, alone)]
         np.testing.assert_allclose(*losses, rtol=1e-9)
+    experiments[1] = dataclasses.replace(experiments[0], batch_size=16, run_dir=str(tmp_path / "odd"))
+    with pytest.raises(UsageError, match="another run"):
+        RunDir(tmp_path / "0", experiments[1])
+    with pytest.raises(ValueError, match="differ in more than traced values"):
+        run_pack()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from percept_jax.data.images import encode_png
 from percept_jax.data.sources import stratified_split
-from percept_jax.errors import StorageError
+from percept_jax.errors import StorageError, first_line
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -66,5 +66,5 @@ def prepare(name: str, data_dir: Path) -> None:
             with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says that it begins and ends
                 BUILDERS[name](data_dir=data_dir, file_format="array_record").download_and_prepare()
     except Exception as error:  # TFDS raises kinds of its own where it finds half a folder
-        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        said = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(f"{data_dir}: cannot prepare {name}: {said}") from error

@@ -17,7 +17,7 @@ from percept_jax import files
 from percept_jax.checks import unknown
 from percept_jax.data import images as images_module
 from percept_jax.data.images import decode, resize
-from percept_jax.errors import DataError, StorageError, UsageError
+from percept_jax.errors import DataError, StorageError, UsageError, first_line
 
 HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
 
@@ -163,7 +163,7 @@ def _read_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray,
     except DataError:
         raise
     except Exception as error:  # array_record and TFDS raise many kinds for a damaged folder
-        raise DataError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{folder}: cannot be read: {first_line(error)}") from error
 
 
 def _decode_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
