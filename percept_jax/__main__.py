@@ -58,8 +58,8 @@ class Request(NamedTuple):
 class _WholeNumbers(flags.ArgumentParser):
     """A list such as 300,100."""
 
-    def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
-        return argument if isinstance(argument, tuple) else tuple(map(int, argument.split(","))) if argument else ()
+    def parse(self, argument: str) -> tuple[int, ...]:
+        return tuple(map(int, argument.split(","))) if argument else ()
 
 
 def parse(args: Sequence[str]) -> Request:
@@ -70,9 +70,8 @@ def parse(args: Sequence[str]) -> Request:
     model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
     with _located({"model": model.origin}):
         own = models.knobs(model.text) if model.text else _needs_value("model")
-    declared = _declare(own)
     hints = TYPES | {k.name: k.type for k in own} | {n: type(default) for n, (default, _) in OPTIONS.items()}
-    values, origins = {}, {}
+    declared, values, origins = _declare(hints), {}, {}
     for setting in settings:
         name, value = _value(setting, declared, hints, model.text)
         values[name], origins[name] = value, setting.origin
@@ -93,18 +92,15 @@ def _name(file: str) -> str:
     return Path(file).stem
 
 
-def _declare(own: Sequence[models.ModelKnob]) -> flags.FlagValues:
-    """absl flags for Experiment's fields, the model's own and the options."""
+def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
+    """An absl flag of the right type for each name; defaults stay with the fields."""
     declared = flags.FlagValues()
-    defaults = DEFAULTS | {k.name: k.default for k in own} | {name: default for name, (default, _) in OPTIONS.items()}
-    hints = TYPES | {k.name: k.type for k in own} | {name: type(default) for name, (default, _) in OPTIONS.items()}
     define: dict[Any, Callable] = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
     for name, hint in hints.items():
         if hint == tuple[int, ...]:
             flags.DEFINE(_WholeNumbers(), name, None, "", flag_values=declared)
         else:
-            default = defaults[name] if isinstance(defaults[name], (int, float, str)) else None
-            define.get(hint, flags.DEFINE_string)(name, default, "", flag_values=declared)
+            define.get(hint, flags.DEFINE_string)(name, None, "", flag_values=declared)
     return declared
 
 
