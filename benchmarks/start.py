@@ -1,4 +1,4 @@
-"""From pressing return to the first training step, on a second run: everything compiled is in the cache, the data is prepared.
+"""From the process's first line to the first training step, on a second run: programs cached, data prepared.
 
     ./launch.sh bench start
 
@@ -37,7 +37,7 @@ def main() -> None:
     print("| part | seconds |\n|---|---|")
     for name, code in IMPORTS.items():
         print(f"| {name} | {statistics.median(seconds([sys.executable, '-c', code]) for _ in range(RUNS)):.2f} |", flush=True)
-    print("\n| experiment | process to first step | of it compiled or read from the cache | 1 step, test, plots: whole process |")
+    print("\n| experiment | first line to first step | of it compiled or read from the cache | whole process, 1 step |")
     print("|---|---|---|---|")
     for name in ("digits_linear", "digits_mlp", "digits_lenet"):
         first, compiled, whole = [], [], []

@@ -71,8 +71,7 @@ class Trained:
                 raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
         rows = [np.zeros((0, len(self.input.classes)))]
         with jax.enable_x64(self.experiment.dtype == "float64"):
-            real = np.float64 if self.experiment.dtype == "float64" else np.float32
-            mean, scale = np.array(self.input.mean, real), np.array(self.input.scale, real)
+            mean, scale = (np.array(numbers, self.experiment.real_dtype) for numbers in (self.input.mean, self.input.scale))
             for first in range(0, len(images), evaluation.BATCH):
                 batch = self.input.fit(images[first : first + evaluation.BATCH])
                 rows.append(np.asarray(self._predict(self.variables, batch, mean, scale)))
@@ -89,8 +88,7 @@ class Trained:
         dataset = sources.load(self.experiment.dataset, data_path(data_dir), self.input.image_size)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
-            real = np.float64 if self.experiment.dtype == "float64" else np.float32
-            data = parallel.place(evaluation.device_data(dataset, self.input, np.dtype(real)), devices)
+            data = parallel.place(evaluation.device_data(dataset, self.input, self.experiment.real_dtype), devices)
             step = parallel.compile_eval(self._program, devices, 1)
             variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
             batch = evaluation.batch_size(dataset, 1)

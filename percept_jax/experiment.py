@@ -119,6 +119,11 @@ class Experiment:
             raise UsageError(f"{self.epochs} are {steps} steps; at most 2147483647 are possible", "epochs")
         return steps
 
+    @property
+    def real_dtype(self) -> np.dtype:
+        """What hyperparameters and pixel statistics are kept in: float64 under float64 arithmetic, else float32."""
+        return np.dtype("float64" if self.dtype == "float64" else "float32")
+
     def science(self) -> dict[str, Any]:
         """Every static and traced value by flag name, then the chosen model's knobs: what decides the result."""
         values = {name: getattr(self, name) for name, knob in KNOBS.items() if knob.role != "infra"}
@@ -140,7 +145,7 @@ HParams = NamedTuple("HParams", [(name, np.ndarray) for name, k in KNOBS.items()
 
 def stack_hparams(experiments: Sequence[Experiment], steps: int) -> HParams:
     """HParams of arrays `[trials]`: fixed dtypes, since an int where a float was would compile the step again."""
-    real = np.float64 if experiments[0].dtype == "float64" else np.float32
+    real = experiments[0].real_dtype
     dtypes = {name: real if TYPES[name] is float else np.int32 for name in HParams._fields} | {"seed": np.uint32}
     columns = {name: [getattr(e, name) for e in experiments] for name in HParams._fields} | {"steps": [steps] * len(experiments)}
     return HParams(**{name: np.array(column, dtypes[name]) for name, column in columns.items()})

@@ -36,8 +36,8 @@ def pool(x: Array, kind: Pooling, window: int, stride: int) -> Array:
 def _larger(a: Array, b: Array) -> Array:
     """The larger of each pair, NaN where either is. Not `jnp.maximum`, whose gradient compares its result with its arguments.
 
-    Where XLA computes those anew beside the gradient, rounded otherwise, neither is equal and the gradient is lost: 2e-3 of an
-    update through batch norm and ReLU, in float64 too, and another one on each number of devices.
+    Where XLA computes those anew beside the gradient, rounded otherwise, neither is equal and the gradient is lost. Behind batch
+    norm and ReLU that put LeNet-5's parameters off by up to 2e-3 in one step, in float64 too, and otherwise on 2 devices.
     """
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
