@@ -16,15 +16,16 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from absl import flags
 
 from percept_jax import models
-from percept_jax.checks import check_type, said, unknown
+from percept_jax.checks import check_type, is_union, said, unknown
 from percept_jax.errors import PerceptError, UsageError, first_line
 from percept_jax.experiment import DEFAULTS, TYPES, Experiment
 from percept_jax.flagfile import COMMAND_LINE, Setting, expand
+from percept_jax.request import Request
 
 # What is asked of a command, and is no part of an experiment: name -> (default, help).
 OPTIONS: dict[str, tuple[Any, str]] = {
@@ -32,34 +33,23 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "dry_run": (False, "what would run: flags with their origins, layers, parameters, memory, steps"),
     "json": (False, "for programs: one JSON object as the last line of standard output"),
     "top_k": (3, "predict: classes shown for each image"),
+    "from": ("", "prepare: the folder with the files as their authors distribute them; empty: download them"),
+    "file_format": ("array_record", "prepare: array_record for tfds.data_source, or tfrecord for tfds.load"),
+    "boundary": (False, "plot: the decision boundary of a model of points"),
+    "augmentations": (False, "plot: what the augmentation of a flag file does to training images"),
 }
 
 
-class Request(NamedTuple):
-    """A command line that has been understood.
+class _Numbers(flags.ArgumentParser):
+    """A list such as 300,100; or, where words are given, one number or one of them."""
 
-    Attributes:
-        words: its positional arguments, flag files taken out.
-        experiment: not yet validated.
-        options: values of OPTIONS.
-        origins: flag -> "file:line" or "command line", for those that were given.
-        file: the flag file, where there is one.
-        name: of the experiment: the flag file's; empty without one.
-    """
+    def __init__(self, kind: type, words: Sequence[str] = ()):
+        self._kind, self._words = kind, words
 
-    words: list[str]
-    experiment: Experiment
-    options: dict[str, Any]
-    origins: dict[str, str]
-    file: str
-    name: str
-
-
-class _WholeNumbers(flags.ArgumentParser):
-    """A list such as 300,100."""
-
-    def parse(self, argument: str) -> tuple[int, ...]:
-        return tuple(map(int, argument.split(","))) if argument else ()
+    def parse(self, argument: str) -> Any:
+        if self._words:
+            return argument if argument in self._words else self._kind(argument)
+        return tuple(map(self._kind, argument.split(","))) if argument else ()
 
 
 def parse(args: Sequence[str]) -> Request:
@@ -97,8 +87,11 @@ def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
     declared = flags.FlagValues()
     define: dict[Any, Callable] = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
     for name, hint in hints.items():
-        if hint == tuple[int, ...]:
-            flags.DEFINE(_WholeNumbers(), name, None, "", flag_values=declared)
+        if get_origin(hint) is tuple:
+            flags.DEFINE(_Numbers(get_args(hint)[0]), name, None, "", flag_values=declared)
+        elif is_union(hint):
+            number, words = get_args(hint)
+            flags.DEFINE(_Numbers(number, get_args(words)), name, None, "", flag_values=declared)
         else:
             define.get(hint, flags.DEFINE_string)(name, None, "", flag_values=declared)
     return declared
@@ -155,12 +148,11 @@ def run(request: Request) -> dict[str, Any]:
         what = "it sets nothing" if request.file else "nothing to run: give a flag file or a command"
         raise UsageError(what, where=request.file or COMMAND_LINE)
     with _located(request.origins, request.file or COMMAND_LINE):
-        foreign = commands.FLAGS[command] if command else [f for f in request.origins if f != "top_k"]
         for flag in request.origins:
-            if flag not in (*foreign, "json"):
+            if not commands.listens(command, flag, request.options):
                 raise UsageError(f"does not apply to {command or 'training'}", flag)
         if command:
-            return commands.COMMANDS[command](rest, request.experiment, request.options)
+            return commands.COMMANDS[command](request._replace(words=rest))
         if request.options["dry_run"]:
             return describe.dry_run(request.experiment, request.name, request.origins)
         return _train(request)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from percept_jax import models
-from percept_jax.data import inputs, sources
+from percept_jax.data import arrays, inputs, sources
+from percept_jax.data.dataset import Info
 from percept_jax.data.inputs import Input
 from percept_jax.errors import DataError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
@@ -60,14 +61,16 @@ class Trained:
         return jax.jit(partial(predict_step, program=self._program))
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> Prediction:
-        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each.
+        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each; or of points `[features]`.
 
         Raises UsageError where they are something else, or have another number of channels than the training images.
         """
         channels = self.input.image_shape[-1]
         images = [image[..., None] if image.ndim == 2 else image for image in map(np.asarray, images)]
         for image in images:
-            if image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels:
+            if self.input.points and image.shape != (channels,):
+                raise UsageError(f"a point is {list(image.shape)}, not [{channels}]")
+            if not self.input.points and (image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels):
                 raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
         rows = [np.zeros((0, len(self.input.classes)))]
         with jax.enable_x64(self.experiment.dtype == "float64"):
@@ -84,15 +87,16 @@ class Trained:
         The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where
         the model was trained on arrays, which are not here any more.
         """
-        sources.describe(self.experiment.dataset)
-        dataset = sources.load(self.experiment.dataset, data_path(data_dir), self.input.image_size)
+        folder = data_path(data_dir)
+        info = select(self.experiment, sources.describe(self.experiment.dataset, folder))
+        dataset = sources.load(self.experiment.dataset, folder, info, self.input.image_size)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
             data = parallel.place(evaluation.device_data(dataset, self.input, self.experiment.real_dtype), devices)
             step = parallel.compile_eval(self._program, devices, 1)
             variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
             batch = evaluation.batch_size(dataset, 1)
-            splits = {split: dataset.indices(split) for split in ("validation", "test")}
+            splits = {split: info.index[split] for split in ("validation", "test")}
             return {
                 split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, data), 0)
                 for split, index in splits.items()
@@ -136,23 +140,25 @@ def run(
             raise UsageError("data is a pair: images, labels")
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"arrays-{digest.hexdigest()[:12]}")
+    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
     experiment.validate()
-    path = run_path(experiment, name or f"{experiment.dataset}_{experiment.model}")
+    path = run_path(experiment, name or default_name(experiment))
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:
-        loop.choose_devices(experiment)
-        info = sources.describe(experiment.dataset) if data is None else sources.describe_arrays(*data)
+        folder = data_path(experiment.data_dir)
+        info = sources.describe(experiment.dataset, folder) if data is None else arrays.describe(*data)
+        info = select(experiment, info)
+        loop.choose_devices(experiment, info)
         size = inputs.image_size(experiment, info)
         models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
-        experiment.total_steps(info.splits["train"])
+        experiment.total_steps(len(info.index["train"]))
         if data is None:
-            folder = data_path(experiment.data_dir)
             if not sources.is_prepared(experiment.dataset, folder):
                 report.note(f"preparing {experiment.dataset} in {folder}")
-            dataset = sources.load(experiment.dataset, folder, size)
+            dataset = sources.load(experiment.dataset, folder, info, size)
         else:
-            dataset = sources.from_arrays(info, *data, size)
+            dataset = arrays.load(info, *data, size)
         run_dir = RunDir(path, experiment)
         try:
             if not (path / "result.json").exists():  # unless another process has finished it meanwhile
@@ -163,6 +169,16 @@ def run(
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
     return path
+
+
+def select(experiment: Experiment, info: Info) -> Info:
+    """A data set with the examples that an experiment trains, validates and tests on. Raises UsageError."""
+    return info.select(experiment.train_split, experiment.validation_split, experiment.test_split)
+
+
+def default_name(experiment: Experiment) -> str:
+    """The folder under runs/ of an experiment that no flag file names."""
+    return f"{sources.short_name(experiment.dataset)}_{experiment.model}"
 
 
 def load(run_dir: str | Path) -> Trained:

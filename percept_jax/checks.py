@@ -3,15 +3,23 @@
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from percept_jax.errors import UsageError
 
-_SAID = {int: "a whole number", float: "a number", bool: "true or false", str: "text", tuple[int, ...]: "whole numbers"}
+_SAID = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple[int, ...]: "whole numbers",
+    tuple[float, ...]: "numbers",
+}
 
 
 def check_type(flag: str, value: Any, hint: Any) -> None:
-    """Raises UsageError unless `value` is of the declared type: int, float, bool, str, tuple[int, ...] or a Literal."""
+    """Raises UsageError unless `value` is of the declared type: one of those in _SAID, a Literal, or a union of both."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(unknown(value, get_args(hint)), flag)
@@ -23,12 +31,25 @@ def check_type(flag: str, value: Any, hint: Any) -> None:
 
 def said(hint: Any) -> str:
     """A declared type in a reader's words."""
-    return _SAID.get(hint, "text")
+    if is_union(hint):
+        return " or ".join(said(kind) for kind in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(get_args(hint))
+    return _SAID[hint]
+
+
+def is_union(hint: Any) -> bool:
+    """Whether a declared type is one of several, such as a number or a word."""
+    return get_origin(hint) in (Union, UnionType)  # Python 3.11 has a type for each way of writing it
 
 
 def _is(value: Any, hint: Any) -> bool:
-    if hint == tuple[int, ...]:
-        return isinstance(value, tuple) and all(_is(v, int) for v in value)
+    if is_union(hint):
+        return any(_is(value, kind) for kind in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_is(v, get_args(hint)[0]) for v in value)
     if isinstance(value, bool):  # a bool is an int to Python, but not to a reader of flag files
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)

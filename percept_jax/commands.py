@@ -5,13 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from percept_jax import api, models
+from percept_jax.data import teaching
 from percept_jax.data.images import read
-from percept_jax.data.sources import SOURCES
+from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.machine import idle_accelerator, use_compilation_cache
-from percept_jax.training.run_dir import ROOT, read_json
+from percept_jax.request import Request
+from percept_jax.training.run_dir import ROOT, data_path, read_json
 
 
 def train(experiment: Experiment, name: str, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
@@ -30,40 +34,54 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     return {"run_dir": str(path), **result}
 
 
-def evaluate(words: Sequence[str], experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate(request: Request) -> dict[str, Any]:
     """evaluate RUN_DIR: the best weights on the validation and the test split."""
-    if len(words) != 1:
-        raise UsageError("usage: evaluate RUN_DIR")
+    path = _one(request.words, "evaluate RUN_DIR")
     use_compilation_cache()
-    trained = api.load(words[0])
-    found = trained.evaluate(experiment.data_dir)
+    trained = api.load(path)
+    found = trained.evaluate(request.experiment.data_dir)
     print(f"weights of step {trained.best_step}")
     for split, numbers in found.items():
         print(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))
-    return {"run_dir": words[0], "best_step": trained.best_step, **found}
+    return {"run_dir": path, "best_step": trained.best_step, **found}
 
 
-def predict(words: Sequence[str], experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
-    """predict RUN_DIR IMAGE...: classes and probabilities of PNG or JPEG images."""
-    if len(words) < 2:
+def predict(request: Request) -> dict[str, Any]:
+    """predict RUN_DIR IMAGE...: classes and probabilities of PNG or JPEG images, or of points such as 0.5,-1."""
+    path, *words = request.words or [""]
+    if not words:
         raise UsageError("usage: predict RUN_DIR IMAGE...")
-    if options["top_k"] < 1:
-        raise UsageError(f"{options['top_k']} is outside [1, inf)", "top_k")
+    top_k = request.options["top_k"]
+    if top_k < 1:
+        raise UsageError(f"{top_k} is outside [1, inf)", "top_k")
     use_compilation_cache()
-    trained = api.load(words[0])
-    images = [read(Path(word), trained.input.image_shape[-1]) for word in words[1:]]
+    trained = api.load(path)
+    images = [_point(word) if trained.input.points else read(Path(word), trained.input.image_shape[-1]) for word in words]
     found = []
-    for word, row in zip(words[1:], trained.predict(images).probabilities, strict=True):
-        best = row.argsort()[::-1][: options["top_k"]]
+    for word, row in zip(words, trained.predict(images).probabilities, strict=True):
+        best = row.argsort()[::-1][:top_k]
         guesses = [{"class": trained.input.classes[c], "probability": float(row[c])} for c in best]
         print(word + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses))
         found.append({"image": word, **guesses[0], "top_k": guesses})
-    return {"run_dir": words[0], "predictions": found}
+    return {"run_dir": path, "predictions": found}
 
 
-def list_all(words: Sequence[str], experiment: Experiment, options: Mapping[str, Any]) -> dict[str, Any]:
+def _one(words: Sequence[str], usage: str) -> str:
+    if len(words) != 1:
+        raise UsageError(f"usage: {usage}")
+    return words[0]
+
+
+def _point(word: str) -> np.ndarray:
+    try:
+        return np.array([float(number) for number in word.split(",")], np.float32)
+    except ValueError as error:
+        raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1") from error
+
+
+def list_all(request: Request) -> dict[str, Any]:
     """list: the models with their knobs, the data sets, the experiments."""
-    if words:
+    if request.words:
         raise UsageError("usage: list")
     print("models")
     for name in models.MODELS:
@@ -71,19 +89,69 @@ def list_all(words: Sequence[str], experiment: Experiment, options: Mapping[str,
         if own := models.knobs(name):
             print(" " * 13 + "  ".join(f"--{k.name}" for k in own))
     print("data sets")
-    for name, info in SOURCES.items():
+    folder = data_path(request.experiment.data_dir)
+    sets = {"digits": DIGITS, **{name: teaching.describe(name) for name in teaching.TEACHING}, **PREPARABLE}
+    for name, info in sets.items():
         splits = ", ".join(f"{split} {n:,}" for split, n in info.splits.items())
-        print(f"  {name:<10} {'x'.join(map(str, info.image_shape))}, {len(info.classes)} classes; {splits}")
+        absent = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
+        kind = "points" if info.points else "x".join(map(str, info.image_shape))
+        print(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
+    print(f"  any TFDS data set of one image and one label in {folder}; folder:PATH")
     print("experiments")
     files = [os.path.relpath(path) for path in sorted(ROOT.glob("experiments/*.flags"))]
     for path in files:
         print(f"  {path:<36} {Path(path).read_text().splitlines()[0].lstrip('# ')}")
     return {
         "models": {name: [k.name for k in models.knobs(name)] for name in models.MODELS},
-        "datasets": {name: info._asdict() for name, info in SOURCES.items()},
+        "datasets": {name: {"classes": len(info.classes), "splits": info.splits} for name, info in sets.items()},
         "experiments": files,
     }
 
 
-COMMANDS = {"list": list_all, "evaluate": evaluate, "predict": predict}
-FLAGS = {"list": (), "evaluate": ("data_dir",), "predict": ("top_k",)}  # that each of them listens to
+def prepare(request: Request) -> dict[str, Any]:
+    """prepare NAME: a TFDS folder out of the files as their authors distribute them, downloaded where --from is not given."""
+    from percept_jax.data import prepare as rooms
+
+    name = _one(request.words, "prepare NAME [--from=DIR] [--file_format=array_record|tfrecord]")
+    options = request.options
+    source = Path(options["from"]).expanduser() if options["from"] else None
+    path = rooms.prepare(name, data_path(request.experiment.data_dir), source, options["file_format"])
+    print(path)
+    return {"dataset": name, "folder": str(path)}
+
+
+def plot(request: Request) -> dict[str, Any]:
+    """plot RUN_DIR [--boundary], or plot --augmentations FILE.flags: pictures."""
+    from percept_jax import pictures
+
+    if request.options["augmentations"]:
+        if request.words:
+            raise UsageError("usage: plot --augmentations FILE.flags")
+        paths = [pictures.augmentations(request.experiment, request.name)]
+    else:
+        trained = api.load(_one(request.words, "plot RUN_DIR [--boundary], or plot --augmentations FILE.flags"))
+        paths = pictures.of_run(trained, request.experiment.data_dir, request.options["boundary"])
+    for path in paths:
+        print(path)
+    return {"pictures": [str(path) for path in paths]}
+
+
+COMMANDS = {"list": list_all, "prepare": prepare, "evaluate": evaluate, "predict": predict, "plot": plot}
+
+# Flags that a command listens to, beside --json.
+_FLAGS = {
+    "list": {"data_dir"},
+    "prepare": {"data_dir", "from", "file_format"},
+    "evaluate": {"data_dir"},
+    "predict": {"top_k"},
+    "plot": {"boundary", "data_dir"},
+}
+
+
+def listens(command: str, flag: str, options: Mapping[str, Any]) -> bool:
+    """Whether a flag means something to a command; "" is training, which takes every flag of an experiment."""
+    if command == "plot" and options["augmentations"]:
+        return flag == "augmentations" or flag not in options
+    if command:
+        return flag in _FLAGS[command] or flag == "json"
+    return flag not in options or flag in ("json", "dry_run", "help")

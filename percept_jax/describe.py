@@ -1,5 +1,6 @@
 """--help and --dry_run: what could run, and what would. Both print, return the same for programs, and write nothing."""
 
+import dataclasses
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -9,11 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from percept_jax import models
+from percept_jax import api, models
 from percept_jax.data import inputs, sources
+from percept_jax.data.dataset import Info
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
 from percept_jax.training import loop, parallel
-from percept_jax.training.run_dir import flag_text, run_path
+from percept_jax.training.run_dir import data_path, flag_text, run_path
 from percept_jax.training.step import Data, make_program
 
 
@@ -46,20 +48,21 @@ def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict
 
 def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
     """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
+    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
     experiment.validate()
-    info = sources.describe(experiment.dataset)
-    devices = loop.choose_devices(experiment)
+    info = api.select(experiment, sources.describe(experiment.dataset, data_path(experiment.data_dir), absent_too=True))
+    devices = loop.choose_devices(experiment, info)
     size = inputs.image_size(experiment, info)
     shape = (size, size, info.image_shape[-1])
     models.check_fits(experiment.model, experiment.knobs, shape, len(info.classes))
     table = _flags(experiment, origins)
     with jax.enable_x64(experiment.dtype == "float64"):
         found = _program(experiment, info, shape, len(devices))
-    steps, examples = experiment.total_steps(info.splits["train"]), info.splits["train"]
-    path = str(run_path(experiment, name or f"{experiment.dataset}_{experiment.model}"))
+    examples = len(info.index["train"])
+    steps, batch = experiment.total_steps(examples), experiment.batch(examples)
+    path = str(run_path(experiment, name or api.default_name(experiment)))
     print(f"parameters     {found['parameters']:,}")
-    epochs = steps * experiment.batch_size / examples
-    print(f"steps          {steps:,} of {experiment.batch_size} examples: {epochs:.2f} epochs of {examples:,}")
+    print(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
     print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
     print(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
     print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
@@ -75,7 +78,7 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
     return table
 
 
-def _program(experiment: Experiment, info: sources.Info, shape: tuple[int, int, int], devices: int) -> dict[str, Any]:
+def _program(experiment: Experiment, info: Info, shape: tuple[int, int, int], devices: int) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
     program = make_program(experiment, len(info.classes))
     image, console = jnp.zeros((1, *shape)), {"width": 130, "force_terminal": sys.stdout.isatty()}
@@ -84,9 +87,12 @@ def _program(experiment: Experiment, info: sources.Info, shape: tuple[int, int, 
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
     examples, numbers = sum(info.splits.values()), jax.ShapeDtypeStruct(shape[-1:], hparams.learning_rate.dtype)
-    images, labels = (jax.ShapeDtypeStruct((examples, *rest), kind) for rest, kind in ((shape, jnp.uint8), ((), jnp.int32)))
-    index = jax.ShapeDtypeStruct((1, experiment.batch_size // devices), jnp.int32)
-    step = parallel.compile_train(program, here, 1).lower(state, index, hparams, Data(images, labels, numbers, numbers)).compile()
+    kinds = ((shape, jnp.float32 if info.points else jnp.uint8), ((), jnp.int32))
+    images, labels = (jax.ShapeDtypeStruct((examples, *rest), kind) for rest, kind in kinds)
+    components = jax.ShapeDtypeStruct(2 * shape[-1:], numbers.dtype)
+    index = jax.ShapeDtypeStruct((1, experiment.batch(len(info.index["train"])) // devices), jnp.int32)
+    data = Data(images, labels, numbers, numbers, components)
+    step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
     memory = step.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     return {

@@ -45,7 +45,20 @@ class Experiment:
         "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64"
     )
 
-    dataset: str = _knob("digits", "static", "data", "data set (see `list`)")
+    dataset: str = _knob("digits", "static", "data", "data set (see `list`), or folder:PATH, a sub-folder of images a class")
+    train_split: str = _knob(
+        "",
+        "static",
+        "data",
+        "examples to train on, as TFDS slices: train[:90%], train+extra; empty: train, less what is held out",
+    )
+    validation_split: str = _knob(
+        "",
+        "static",
+        "data",
+        "examples to choose the best step on; empty: validation, else a tenth of train (a fifth without test)",
+    )
+    test_split: str = _knob("", "static", "data", "examples to report on; empty: test, else the last fifth of train")
     image_size: int = _knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
     normalize: Literal["standard", "unit", "none"] = _knob(
         "standard",
@@ -54,26 +67,80 @@ class Experiment:
         "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255",
     )
 
-    batch_size: int = _knob(64, "static", "training", "examples a step, over all devices", "[1, 1000000]")
+    random_crop: int = _knob(0, "static", "augmentation", "pad by this many pixels, then crop anywhere", "[0, 4096]")
+    random_flip: bool = _knob(False, "static", "augmentation", "mirror left and right, every other time")
+    rotation: float = _knob(0.0, "static", "augmentation", "turn by up to this many degrees", "[0, 180]")
+    scale: float = _knob(0.0, "static", "augmentation", "enlarge or shrink by up to this share", "[0, 1)")
+    shear: float = _knob(0.0, "static", "augmentation", "slant by up to this many degrees", "[0, 90)")
+    brightness: float = _knob(0.0, "static", "augmentation", "brighten or darken by up to this share", "[0, inf)")
+    contrast: float = _knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
+    saturation: float = _knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
+    pca_color: float = _knob(
+        0.0,
+        "static",
+        "augmentation",
+        "standard deviation of AlexNet's shifts along the principal colours",
+        "[0, inf)",
+    )
+    cutout: int = _knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
+    mixup: float = _knob(
+        0.0, "static", "augmentation", "mix pairs of examples by shares out of Beta(this, this); 1 is uniform", "[0, inf)"
+    )
+
+    batch_size: int | Literal["all"] = _knob(
+        64,
+        "static",
+        "training",
+        "examples a step, over all devices; 1, some, or all: full-batch descent",
+        "[1, 1000000]",
+    )
     epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
     steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
-    loss: Literal["softmax_cross_entropy", "quadratic"] = _knob(
-        "softmax_cross_entropy", "static", "training", "objective; quadratic is half the squared error of sigmoid outputs"
+    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron"] = _knob(
+        "softmax_cross_entropy",
+        "static",
+        "training",
+        "objective; binary: one logistic output a class; quadratic: half the squared error of sigmoid outputs; perceptron: "
+        "by how much the best wrong class is ahead",
     )
-    optimizer: Literal["sgd", "nesterov"] = _knob(
-        "sgd", "static", "training", "gradient descent with heavy-ball or with Nesterov momentum"
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = _knob(
+        "sgd",
+        "static",
+        "training",
+        "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients",
     )
-    schedule: Literal["constant", "cosine"] = _knob(
-        "constant", "static", "training", "learning rate after the warm-up: constant, or a half cosine down to 0 at the end"
+    schedule: Literal["constant", "cosine", "step", "exponential"] = _knob(
+        "constant",
+        "static",
+        "training",
+        "learning rate after the warm-up: constant, a half cosine to 0, times --decay_rate at each of --decay_at, or smoothly "
+        "down to --decay_rate of it at the end",
     )
     learning_rate: float = _knob(0.1, "traced", "training", "step size", "(0, inf)")
+    decay_rate: float = _knob(0.1, "traced", "training", "factor of the step and the exponential schedule", "(0, 1]")
+    decay_at: tuple[float, ...] = _knob(
+        (0.5, 0.75), "static", "training", "where the step schedule decays, as shares of the steps after the warm-up", "(0, 1)"
+    )
     warmup_steps: int = _knob(0, "traced", "training", "the learning rate rises linearly over this many steps", "[0, 2147483647]")
-    momentum: float = _knob(0.9, "traced", "training", "share of the last update that is kept", "[0, 1)")
-    weight_decay: float = _knob(0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient", "[0, inf)")
+    momentum: float = _knob(0.9, "traced", "training", "share of the last update that is kept; beta1 of Adam", "[0, 1)")
+    beta2: float = _knob(0.999, "traced", "training", "share kept of the mean squared gradient: Adam, AdamW, RMSProp", "[0, 1)")
+    epsilon: float = _knob(1e-8, "traced", "training", "added to the root of that mean: Adam, AdamW, RMSProp", "(0, inf)")
+    clip_norm: float = _knob(0.0, "traced", "training", "the gradient is scaled down to at most this norm; 0: never", "[0, inf)")
+    weight_decay: float = _knob(
+        0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient; under adamw to its step", "[0, inf)"
+    )
+    ema_decay: float = _knob(
+        0.0,
+        "static",
+        "training",
+        "share kept a step of a running mean of the weights, to be evaluated; 0: off",
+        "[0, 1)",
+    )
     dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
     label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
     seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
 
+    stop_after: float = _knob(0.0, "static", "run", "stop after this many epochs without improvement; 0: never", "[0, inf)")
     eval_every: int = _knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
     checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at every validation", "[0, inf)")
     log_every: int = _knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")
@@ -91,6 +158,7 @@ class Experiment:
             value = value.item() if isinstance(value, np.generic) else value
             value = value.__fspath__() if hasattr(value, "__fspath__") else value
             whole = isinstance(value, int) and not isinstance(value, bool)
+            value = tuple(value) if isinstance(value, list) else value
             object.__setattr__(self, name, float(value) if hint is float and whole else value)
         knobs = {name: tuple(value) if isinstance(value, list) else value for name, value in self.knobs.items()}
         object.__setattr__(self, "knobs", knobs)
@@ -98,23 +166,30 @@ class Experiment:
     def validate(self) -> None:
         """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""
         for name, knob in KNOBS.items():
-            check_type(name, getattr(self, name), TYPES[name])
             value = getattr(self, name)
+            check_type(name, value, TYPES[name])
             if TYPES[name] is float and self.dtype != "float64":
                 if value > float(np.finfo(np.float32).max):
                     raise UsageError(f"{value} is too large for float32", name)
                 value = float(np.float32(value))  # as the step will see it: 0.99999999999 is 1
-            if knob.within:
-                check_within(name, value, knob.within)
+            for number in value if isinstance(value, tuple) else (value,):
+                if knob.within and number != "all":
+                    check_within(name, number, knob.within)
+        if list(self.decay_at) != sorted(set(self.decay_at)) or (self.schedule == "step" and not self.decay_at):
+            raise UsageError("give rising shares, such as 0.5,0.75", "decay_at")
         if bool(self.epochs) == bool(self.steps):
             raise UsageError("give either --epochs or --steps", "epochs")
         models.check(self.model, self.knobs)
         if self.dropout_rate and not models.has_dropout(models.module_class(self.model)):
             raise UsageError(f"{self.model} has no dropout", "dropout_rate")
 
+    def batch(self, train_examples: int) -> int:
+        """Examples a step, over a training split of this size."""
+        return train_examples if self.batch_size == "all" else self.batch_size
+
     def total_steps(self, train_examples: int) -> int:
         """Steps of the whole run over a training split of this size, at least one. Raises UsageError beyond int32."""
-        steps = self.steps or max(1, round(self.epochs * train_examples / self.batch_size))
+        steps = self.steps or max(1, round(self.epochs * train_examples / self.batch(train_examples)))
         if steps > np.iinfo(np.int32).max:
             raise UsageError(f"{self.epochs} are {steps} steps; at most 2147483647 are possible", "epochs")
         return steps

@@ -30,19 +30,24 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="PERCEPT_TEST_DATA is not set"))
 
 
+def load(name, folder, size):
+    """A data set with its own splits."""
+    return sources.load(name, folder, sources.describe(name, folder).select(), size)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory):
     """A data folder with the digits in it, which every process of the suite uses."""
     folder = tmp_path_factory.mktemp("data")
     os.environ["TFDS_DATA_DIR"] = str(folder)
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    sources.load("digits", folder, 8)
+    load("digits", folder, 8)
     return folder
 
 
 @pytest.fixture(scope="session")
 def digits(data_dir):
-    return sources.load("digits", data_dir, 8)
+    return load("digits", data_dir, 8)
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@ import io
 
 import numpy as np
 import pytest
+from conftest import load
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from percept_jax.data import images, inputs, sources
-from percept_jax.data.sources import stratified_split
+from percept_jax.data import images, inputs
+from percept_jax.data.arrays import stratified_split
 from percept_jax.errors import StorageError, UsageError
 
 
@@ -24,7 +25,7 @@ def test_digits_are_scikit_learn_s_all_of_them_once(digits):
     pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.images, digits.labels, strict=True)}
     scans = np.round(theirs.images * 255 / 16).astype(np.uint8)
     assert pixels == {scan.tobytes() + bytes([label]) for scan, label in zip(scans, theirs.target, strict=True)}
-    assert {name: len(digits.indices(name)) for name in digits.info.splits} == {"train": 1077, "validation": 360, "test": 360}
+    assert {name: len(index) for name, index in digits.info.index.items()} == {"train": 1077, "validation": 360, "test": 360}
 
 
 def test_the_split_is_stratified_and_fixed():
@@ -37,34 +38,34 @@ def test_the_split_is_stratified_and_fixed():
 
 
 def test_a_damaged_cache_is_made_again(tmp_path):
-    first = sources.load("digits", tmp_path, 8)
+    first = load("digits", tmp_path, 8)
     cache = next((tmp_path / "cache").glob("digits-*-8.safetensors"))
     content = bytearray(cache.read_bytes())
     content[-100] ^= 255
     cache.write_bytes(content)
-    again = sources.load("digits", tmp_path, 8)
+    again = load("digits", tmp_path, 8)
     np.testing.assert_array_equal(first.images, again.images)
     assert cache.read_bytes() != content
 
 
 def test_a_cache_of_another_folder_is_not_used(tmp_path):
-    sources.load("digits", tmp_path, 8)
+    load("digits", tmp_path, 8)
     cache = next((tmp_path / "cache").glob("digits-*-8.safetensors"))
     before = cache.stat().st_mtime_ns
     record = next((tmp_path / "digits" / "1.0.0").glob("digits-test*"))
     record.touch()
-    sources.load("digits", tmp_path, 8)
+    load("digits", tmp_path, 8)
     assert cache.stat().st_mtime_ns > before
 
 
 def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot prepare digits"):
-        sources.load("digits", tmp_path / "file" / "data", 8)
+        load("digits", tmp_path / "file" / "data", 8)
 
 
 def test_normalisation(digits):
-    pixels = digits.images[digits.indices("train")].astype(np.float64)
+    pixels = digits.images[digits.info.index["train"]].astype(np.float64)
     seen = {name: inputs.describe(name, digits) for name in ("standard", "unit", "none")}
 
     def model_sees(name):

@@ -53,13 +53,13 @@ def test_of_steps_and_epochs_the_last_one_counts(write):
 def test_a_flag_file_of_one_model_serves_another(write):
     """--model on the command line changes which knobs there are; those of the file that it has not are an error."""
     path = write(my="--model=mlp\n--hidden=5\n--epochs=1\n")
-    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, not of lenet5"):
+    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, cnn, not of lenet5"):
         parse([path, "--model=lenet5"])
 
 
 FAULTS = {
     "--epochs=1\n--learning_rat=0.1": "my.flags:2: unknown name '--learning_rat'; did you mean '--learning_rate'?",
-    "--model=linear\n--epochs=1\n--hidden=3": "my.flags:3: --hidden: a knob of mlp, not of linear (its own: none)",
+    "--model=linear\n--epochs=1\n--hidden=3": "my.flags:3: --hidden: a knob of mlp, cnn, not of linear (its own: initializer)",
     "--epochs=1\nlearning_rate=0.1": "my.flags:2: 'learning_rate=0.1' is not a setting; write --learning_rate=0.1",
     "--epochs=1\n--learning_rate 0.1": "my.flags:2: '--learning_rate 0.1' is not a setting; write --learning_rate=0.1",
     "--epochs=1\n  # slower": "my.flags:2: a comment starts in the first column",
@@ -67,10 +67,10 @@ FAULTS = {
     '--epochs=1\n--data_dir="/x"': "my.flags:2: --data_dir: quotes would be part of the value; write --data_dir=/x",
     "--epochs=1  # short": "my.flags:1: --epochs: a comment would be part of the value; give it a line of its own",
     "--epochs= 1": "my.flags:1: --epochs: no space after the sign; write --epochs=1",
-    "--epochs=1\n--model=5": "my.flags:2: --model: unknown name '5'; choose from linear, mlp, lenet5",
+    "--epochs=1\n--model=5": "my.flags:2: --model: unknown name '5'; choose from linear, mlp, cnn, lenet5",
     "--epochs=1\n--model": "my.flags:2: --model: needs a value: --model=VALUE",
     "--epochs=1\n--dataset=digitz": "my.flags:2: --dataset: unknown name 'digitz'; did you mean 'digits'?",
-    "--epochs=1\n--optimizer=0.1": "my.flags:2: --optimizer: unknown name '0.1'; choose from sgd, nesterov",
+    "--epochs=1\n--optimizer=0.1": "my.flags:2: --optimizer: unknown name '0.1'; choose from sgd, nesterov, adam",
     "--epochs=1\n--pooling=avg": "my.flags:2: --pooling: unknown name 'avg'; ",
     "--epochs=1\n--learning_rate=fast": "my.flags:2: --learning_rate: 'fast' is not a number",
     "--epochs=1\n--learning_rate=nan": "my.flags:2: --learning_rate: nan is not a finite number",
@@ -83,7 +83,7 @@ FAULTS = {
     "--epochs=1\n--learning_rate=1e300": "my.flags:2: --learning_rate: 1e+300 is too large for float32",
     "# only a comment": "my.flags: --epochs: give either --epochs or --steps",
     "--epochs=1\n--seed=-1": "my.flags:2: --seed: -1 is outside [0, 4294967295]",
-    "--epochs=1\n--batch_size=6.5": "my.flags:2: --batch_size: '6.5' is not a whole number",
+    "--epochs=1\n--batch_size=6.5": "my.flags:2: --batch_size: '6.5' is not a whole number or all",
     "--epochs=1\n--batch_size=0": "my.flags:2: --batch_size: 0 is outside [1, 1000000]",
     "--epochs=1\n--fresh=maybe": "my.flags:2: --fresh: 'maybe' is not true or false",
     "--epochs=1\n--model=mlp\n--hidden=3,x": "my.flags:3: --hidden: '3,x' is not whole numbers",
@@ -132,6 +132,10 @@ def test_a_typo_in_a_nested_file_is_told_with_that_file_s_line(write, tmp_path, 
         ([], "command line: nothing to run"),
         (["evaluate"], "usage: evaluate RUN_DIR"),
         (["predict", "runs"], "usage: predict RUN_DIR IMAGE..."),
+        (["prepare"], "usage: prepare NAME"),
+        (["plot"], "usage: plot RUN_DIR"),
+        (["plot", "x", "--seed=1"], "command line: --seed: does not apply to plot"),
+        (["--epochs=1", "--from=x"], "command line: --from: does not apply to training"),
         (["evaluate", "/no/such/run"], "/no/such/run: not a run directory"),
     ],
 )
@@ -161,7 +165,7 @@ def test_every_committed_flag_file_is_valid_and_says_what_it_is(path, capsys):
     assert main([str(path), "--dry_run", "--devices=1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["steps"] > 0
-    assert found["flags"]["model"]["origin"] != "default" or path.stem == "digits"
+    assert found["flags"]["model"]["origin"] != "default" or path.stem in ("digits", "mnist")
 
 
 def test_named_choices_are_the_registries():
@@ -204,6 +208,7 @@ def test_help_shows_every_flag_with_its_default_and_one_model_s_knobs(capsys):
 def test_list_names_models_data_and_experiments(capsys):
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["models"]["lenet5"] == ["activation", "pooling", "norm"]
+    assert found["models"]["lenet5"] == ["activation", "negative_slope", "initializer", "pooling", "norm"]
+    assert set(found["datasets"]) >= {"digits", "mnist", "cifar100", "xnor", "moons"}
     assert found["datasets"]["digits"]["splits"] == {"train": 1077, "validation": 360, "test": 360}
     assert any(path.endswith("digits_lenet.flags") for path in found["experiments"])

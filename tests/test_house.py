@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "percept_jax"
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 PURE = [
-    "experiment.py", "checks.py", "data/order.py", "training/objectives.py", "training/optim.py", "training/step.py",
+    "experiment.py", "checks.py", "data/order.py", "data/augment.py",
+    "training/objectives.py", "training/optim.py", "training/step.py",
     *(name for name in SOURCES if name.startswith("models/")),
 ]  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from percept_jax.models import build
-from percept_jax.training.objectives import OBJECTIVES, quadratic, smoothed_targets
+from percept_jax.training.objectives import OBJECTIVES, quadratic
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,45 @@ def test_probabilities_are_probabilities_and_rank_as_the_logits_do(name):
     np.testing.assert_array_equal(shares.argmax(-1), logits.argmax(-1))
 
 
-def test_label_smoothing_spreads_its_share_evenly():
-    np.testing.assert_allclose(
-        smoothed_targets(jnp.array([1]), 4, 0.2, jnp.dtype("float64")), [[0.05, 0.85, 0.05, 0.05]], rtol=1e-12
-    )
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_loss_falls_along_its_gradient_and_is_least_at_the_truth(name):
+    targets, logits = np.eye(4)[[0, 1, 2, 3, 0]], jnp.asarray(random(5, 4))
+    loss = OBJECTIVES[name].loss
+    down = jax.grad(lambda z: loss(z, targets).sum())(logits)
+    assert loss(logits - 0.01 * down, targets).sum() < loss(logits, targets).sum()
+    assert (loss(jnp.asarray(50 * (2 * targets - 1)), targets) < 1e-12).all()
+
+
+def test_the_logistic_loss_of_two_outputs_is_one_regression_each():
+    """C = -sum_k t_k log a_k + (1 - t_k) log(1 - a_k) for a = sigmoid(z): dC/dz = a - t."""
+    logits, targets = random(6, 3) * 3, np.eye(3)[[0, 2, 1, 1, 0, 2]]
+    a = sigmoid(logits)
+    wanted = -(targets * np.log(a) + (1 - targets) * np.log(1 - a)).sum(1)
+    loss = OBJECTIVES["binary_cross_entropy"].loss
+    np.testing.assert_allclose(loss(jnp.asarray(logits), targets), wanted, rtol=1e-12)
+    grads = jax.grad(lambda z: loss(z, targets).sum())(jnp.asarray(logits))
+    np.testing.assert_allclose(grads, a - targets, rtol=1e-10)
+    far = loss(jnp.array([[800.0, -800.0]]), np.array([[0.0, 1.0]]))  # where a sigmoid is 0 or 1 in float64
+    np.testing.assert_allclose(far, 1600)
+
+
+def test_the_perceptron_criterion_is_rosenblatt_s_for_two_classes():
+    """max(0, -y (w.x + b)) with y = +-1: a gradient of -y x for a point on the wrong side, and none for the others."""
+    module = build("linear", num_classes=2)
+    x, labels = random(40, 1, 1, 2, seed=3), np.arange(40) % 2
+    params = {"kernel": jnp.asarray(random(2, 2)), "bias": jnp.asarray(random(2))}
+    w, b = params["kernel"][:, 1] - params["kernel"][:, 0], params["bias"][1] - params["bias"][0]
+    y = 2 * labels - 1
+    scores = y * (x[:, 0, 0] @ w + b)
+    wrong = scores < 0
+    assert 5 < wrong.sum() < 35
+
+    def losses(params):
+        logits = module.apply({"params": {"Dense_0": params}}, x)
+        return OBJECTIVES["perceptron"].loss(logits, np.eye(2)[labels])
+
+    np.testing.assert_allclose(losses(params), np.maximum(0, -scores), atol=1e-12)
+    grads = jax.grad(lambda p: losses(p).sum())(params)["kernel"]
+    correction = -(y[:, None] * x[:, 0, 0])[wrong].sum(0)
+    np.testing.assert_allclose(grads[:, 1], correction, rtol=1e-10)
+    np.testing.assert_allclose(grads[:, 0], -correction, rtol=1e-10)

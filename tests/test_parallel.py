@@ -5,11 +5,11 @@ import functools
 import logging
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import load
 
-from percept_jax.data import inputs, sources
+from percept_jax.data import inputs
 from percept_jax.data.order import Order
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
@@ -19,25 +19,18 @@ SMOOTH = {"activation": "tanh", "pooling": "average"}
 KNOBS = {False: {}, True: SMOOTH}
 
 
-def shift_and_noise(key, image):
-    """An augmentation that draws twice."""
-    place, noise = jax.random.split(key)
-    image = jnp.roll(image, jax.random.randint(place, (2,), -1, 2), (0, 1))
-    return image + jax.random.normal(noise, image.shape, jnp.float32).astype(image.dtype) * jnp.asarray(0.05, image.dtype)
-
-
-def run(experiments, dataset, devices, steps, augment=None):
+def run(experiments, dataset, devices, steps):
     """Loss sums [steps, K] and the final state of trials that share a program, without the loop around it."""
     first = experiments[0]
     with jax.enable_x64(first.dtype == "float64"):
         devices = jax.local_devices()[:devices]
-        program = make_program(first, 10, parallel.axis_name(devices), augment)
+        program = make_program(first, 10, parallel.axis_name(devices))
         hparams = stack_hparams(experiments, steps)
         data = evaluation.device_data(dataset, inputs.describe("standard", dataset), hparams.learning_rate.dtype)
         data, placed = parallel.place(data, devices), parallel.place(hparams, devices)
         state = parallel.place(parallel.compile_init(program, len(experiments), dataset.images.shape[1:])(hparams), devices)
         step = parallel.compile_train(program, devices, len(experiments))
-        orders = [Order(e.seed, dataset.info.splits["train"], e.batch_size) for e in experiments]
+        orders = [Order(e.seed, dataset.info.splits["train"], e.batch(1077)) for e in experiments]
         losses = []
         for k in range(steps):
             state, sums = step(state, np.stack([order(k) for order in orders]), placed, data)
@@ -48,21 +41,23 @@ def run(experiments, dataset, devices, steps, augment=None):
 @pytest.fixture(scope="module")
 def digits16(data_dir):
     """Digits at 16x16, the smallest images that LeNet-5 takes: its last feature map is then 1x1."""
-    return sources.load("digits", data_dir, 16)
+    return load("digits", data_dir, 16)
 
 
 def lenet(dtype="float32", **knobs):
-    """Batch norm, dropout, momentum and the rest on."""
+    """Batch norm, dropout, momentum, augmentation, averaged weights and the rest on."""
     return Experiment(
         model="lenet5", knobs={"norm": "batch", **knobs}, dtype=dtype, batch_size=16, steps=100, learning_rate=0.02,
         dropout_rate=0.3, label_smoothing=0.1, weight_decay=1e-3, schedule="cosine", warmup_steps=10,
+        clip_norm=1.0, ema_decay=0.9, random_crop=2, random_flip=True, rotation=10, scale=0.1, shear=5, brightness=0.2,
+        contrast=0.2, cutout=4, mixup=0.4,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def alone(digits16):
     """Losses of 100 steps on one device, by experiment, computed once."""
-    return functools.cache(lambda dtype, smooth: run([lenet(dtype, **KNOBS[smooth])], digits16, 1, 100, shift_and_noise)[0])
+    return functools.cache(lambda dtype, smooth: run([lenet(dtype, **KNOBS[smooth])], digits16, 1, 100)[0])
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
@@ -72,7 +67,7 @@ def alone(digits16):
     [("float64", False, 100, 1e-12), ("float32", True, 100, 1e-5), ("float32", False, 10, 1e-6)],
 )
 def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices, dtype, smooth, steps, tolerance):
-    losses, state = run([lenet(dtype, **KNOBS[smooth])], digits16, devices, steps, shift_and_noise)
+    losses, state = run([lenet(dtype, **KNOBS[smooth])], digits16, devices, steps)
     np.testing.assert_allclose(losses, alone(dtype, smooth)[:steps], rtol=tolerance)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         first, *others = (np.asarray(shard.data) for shard in leaf.addressable_shards)
@@ -83,13 +78,14 @@ def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices,
 
 def test_an_augmentation_is_applied(digits):
     experiment = Experiment(model="linear", steps=2, batch_size=16)
-    assert not np.allclose(run([experiment], digits, 1, 2)[0], run([experiment], digits, 1, 2, shift_and_noise)[0], rtol=1e-4)
+    losses = [run([dataclasses.replace(experiment, **on)], digits, 1, 2)[0] for on in ({}, {"random_crop": 2}, {"mixup": 1.0})]
+    assert len({loss.tobytes() for loss in losses}) == 3
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_step_promotes_no_dtype_by_accident(digits16, devices):
     with jax.numpy_dtype_promotion("strict"):
-        run([lenet()], digits16, devices, 1, shift_and_noise)
+        run([lenet()], digits16, devices, 1)
 
 
 def test_a_pack_is_its_trials(digits):
@@ -116,7 +112,7 @@ def test_a_neighbour_that_diverges_leaves_the_others_their_bits(digits):
 
 def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
     experiment = Experiment(model="mlp", steps=1)
-    index = digits.indices("test")
+    index = digits.info.index["test"]
     found = []
     for devices in (1, 8):
         devices = jax.local_devices()[:devices]
@@ -142,10 +138,10 @@ def test_a_traced_number_changes_the_result_and_compiles_nothing(digits, caplog)
     program = make_program(base, 10)
     step, evaluate = parallel.compile_train(program, devices, 1), parallel.compile_eval(program, devices, 1)
     data = parallel.place(evaluation.device_data(digits, inputs.describe("standard", digits), np.dtype("float32")), devices)
-    index = digits.indices("train")[None, :16]
+    index = digits.info.index["train"][None, :16]
     changed = {
         "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.1, "dropout_rate": 0.5, "label_smoothing": 0.2,
-        "warmup_steps": 10, "steps": 30, "seed": 4294967295,
+        "warmup_steps": 10, "steps": 30, "seed": 4294967295, "clip_norm": 0.1, "decay_rate": 0.5, "beta2": 0.9, "epsilon": 1e-3,
     }  # fmt: skip
     experiments = [base, *(dataclasses.replace(base, **{name: value}) for name, value in changed.items())]
     init = parallel.compile_init(program, 1, (8, 8, 1))
@@ -191,7 +187,7 @@ def test_the_gradient_through_batch_norm_relu_and_maximum_is_that_of_flax_s_pool
 
     import percept_jax.models.lenet
 
-    _, ours = run([lenet("float64")], digits16, 1, 1, shift_and_noise)
+    _, ours = run([lenet("float64")], digits16, 1, 1)
     monkeypatch.setattr(percept_jax.models.lenet, "pool", lambda x, kind, **_: nn.max_pool(x, (2, 2), (2, 2)))
-    _, flax = run([lenet("float64")], digits16, 1, 1, shift_and_noise)
+    _, flax = run([lenet("float64")], digits16, 1, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15), ours.params, flax.params)

@@ -30,6 +30,21 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def header(path: Path) -> tuple[int, int, int]:
+    """Height, width and channels (1 where it is grey) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # an orientation that swaps the sides
+            width, height = image.size[::-1] if turned else image.size
+            return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
+    except UnidentifiedImageError as error:
+        raise ValueError("not a PNG or JPEG image") from error
+    except Exception as error:  # Pillow raises many kinds for a damaged file, among them an OSError of no number
+        if getattr(error, "errno", None):
+            raise
+        raise ValueError(f"not a PNG or JPEG image that can be read ({error})") from error
+
+
 def read(path: Path, channels: int) -> np.ndarray:
     """The image in a file, as `decode` gives it. Raises UsageError, naming the file."""
     try:

@@ -1,20 +1,66 @@
-"""Puts TFDS folders on disk, without TensorFlow: our builders hand over encoded image bytes."""
+"""Puts TFDS folders on disk, without TensorFlow: our builders hand over encoded image bytes, and write TFRecord themselves.
+
+Data sets that have a stock TFDS builder keep all that it says (version, features, keys), so that a folder of ours holds the
+same examples in the same order as one of TFDS's: it shuffles by a hash of the keys.
+"""
 
 import contextlib
 import fcntl
+import functools
+import hashlib
+import http.client
 import io
-from collections.abc import Iterator
+import json
+import os
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from percept_jax.data import authors, tfrecord
+from percept_jax.data.arrays import stratified_split
 from percept_jax.data.images import encode_png
-from percept_jax.data.sources import stratified_split
-from percept_jax.errors import StorageError, first_line
+from percept_jax.errors import DataError, PerceptError, StorageError, UsageError, first_line
+
+NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *authors.CIFAR)
+FILE_FORMATS = ("array_record", "tfrecord")  # for tfds.data_source, and for tfds.load
+TIMEOUT = 30  # seconds without an answer, after which a download is given up
 
 
-class Digits(tfds.core.GeneratorBasedBuilder):
+class Remote(NamedTuple):
+    """A file as its authors distribute it: where, how many bytes, and its checksum."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+class _Writer(tfds.core.ExampleWriter):
+    """TFDS's writer of record files, with our TFRecord in place of TensorFlow's."""
+
+    def write(self, path: os.PathLike, examples: Iterable[tuple[int, bytes]]) -> None:
+        if self.file_format is not tfds.core.FileFormat.TFRECORD:
+            return super().write(path, examples)
+        return tfrecord.write_records(Path(path), (record for _, record in examples))
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What our builders share.
+
+    Attributes:
+        files: the authors' files by name, verified.
+    """
+
+    files: Mapping[str, Path]
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _Writer(self.info.file_format)
+
+
+class Digits(_Builder):
     """The 1,797 scans of handwritten digits, 8x8 pixels with 17 grey levels, that scikit-learn carries.
 
     They are the test part of E. Alpaydin and C. Kaynak's "Optical Recognition of Handwritten Digits" (UCI, 1998).
@@ -50,21 +96,155 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             yield int(key), {"image": encode_png(pixels[..., None]), "label": int(label)}
 
 
-BUILDERS: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {"digits": Digits}
+class _FromAuthors(_Builder, skip_registration=True):
+    """Mixed into a stock builder: reads the authors' files in place of what that downloads and unpacks."""
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        features = self.info.features
+        if archive := authors.CIFAR.get(self.name):
+            classes = {label: features[label].num_classes for label in archive.names}
+            splits, names = authors.read_cifar(self.files[archive.file], archive, classes)
+            for label in names:
+                features[label].names = names[label]
+        else:
+            splits = authors.read_mnist(self.files, features["image"].shape, features["label"].num_classes)
+        return {split: self._generate_examples(examples) for split, examples in splits.items()}
+
+    def _generate_examples(self, examples: Iterable[authors.Example]) -> Iterator:
+        for key, image, others in examples:
+            yield key, {"image": encode_png(image), **others}
 
 
-def prepare(name: str, data_dir: Path) -> None:
-    """Writes the data set `name` as an ArrayRecord folder under `data_dir`, once, however many processes ask at a time.
+@functools.cache
+def builder_class(name: str) -> type[_Builder]:
+    """The class that prepares one of NAMES. It is not registered where TFDS has one: `tfds.builder(name)` stays TFDS's own."""
+    if name == "digits":
+        return Digits
+    stock = tfds.builder_cls(name)
+    return type(stock.__name__, (_FromAuthors, stock), {"__module__": __name__}, skip_registration=True)
 
-    Raises StorageError where it cannot be written.
+
+def remote_files(name: str) -> dict[str, Remote]:
+    """The authors' files that a data set is made from, by name, as TFDS lists them; none for the digits."""
+    if name == "digits":
+        return {}
+    listed = tfds.builder_cls(name).url_infos
+    return {url.rsplit("/", 1)[-1]: Remote(url, int(info.size), info.checksum) for url, info in listed.items()}
+
+
+def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: str = "array_record") -> Path:
+    """Writes the data set `name` as a TFDS folder under `data_dir`, once, however many processes ask at a time: the folder.
+
+    `source` is a folder with the authors' files; without it they are downloaded, into `data_dir`.
+
+    Raises UsageError for a name, a format or a `source` that will not do, or where nothing can be downloaded; DataError where
+    a file is not the authors'; StorageError where the folder cannot be written.
     """
+    if name not in NAMES:
+        hint = "other sets of TFDS are prepared with its own tools, folders of images are used as folder:PATH"
+        raise UsageError(f"cannot prepare {name!r}, only {', '.join(NAMES)}; {hint}")
+    if file_format not in FILE_FORMATS:
+        raise UsageError(f"{file_format!r} is none of {', '.join(FILE_FORMATS)}", "file_format")
+    folder = data_dir / name / str(builder_class(name).VERSION)
+    if _is_prepared(folder, file_format):  # before the lock: the folder may be one that can only be read
+        return folder
+    remotes = remote_files(name)
+    files = _find(name, source, remotes) if source else {}
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with open(data_dir / f".{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says that it begins and ends
-                BUILDERS[name](data_dir=data_dir, file_format="array_record").download_and_prepare()
-    except Exception as error:  # TFDS raises kinds of its own where it finds half a folder
+            if not _is_prepared(folder, file_format):
+                if not source:
+                    files = {file: _download(remote, data_dir / "downloads" / name / file) for file, remote in remotes.items()}
+                _build(name, data_dir, files, file_format)
+    except PerceptError:
+        raise
+    except Exception as error:  # TFDS raises kinds of its own where it cannot write
         said = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(f"{data_dir}: cannot prepare {name}: {said}") from error
+    return folder
+
+
+def _is_prepared(folder: Path, file_format: str) -> bool:
+    """Whether the folder is there in this format. Raises UsageError where it is in another, StorageError."""
+    try:
+        info = json.loads((folder / "dataset_info.json").read_bytes())
+        found = info.get("fileFormat", "tfrecord")  # what TFDS wrote before it had a choice
+    except FileNotFoundError:
+        if folder.exists():  # TFDS renames whole folders into place, and takes any folder for one
+            raise StorageError(f"{folder}: no whole TFDS folder, it has no dataset_info.json; delete it") from None
+        return False
+    except NotADirectoryError:  # whoever makes the folder says so
+        return False
+    except (OSError, ValueError, AttributeError) as error:
+        raise StorageError(f"{folder}: its dataset_info.json cannot be read: {first_line(error)}") from error
+    if found != file_format:
+        said = f"{folder} is {found} already, and one folder cannot serve both readers"
+        raise UsageError(f"{said}; choose another --data_dir, or delete it", "file_format")
+    return True
+
+
+def _build(name: str, data_dir: Path, files: Mapping[str, Path], file_format: str) -> None:
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says that it begins and ends
+        builder = builder_class(name)(data_dir=data_dir, file_format=file_format)
+        builder.files = files
+        builder.download_and_prepare()
+
+
+def _find(name: str, source: Path, remotes: Mapping[str, Remote]) -> dict[str, Path]:
+    """The authors' files in a folder, verified. Raises UsageError for one that is absent, DataError for one that differs."""
+    files = {file: source / file for file in remotes}
+    for path in files.values():
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; {name} is made from {', '.join(files)}", "from")
+    for file, path in files.items():
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}", "from") from error
+        _check(path, found, path.stat().st_size, remotes[file])
+    return files
+
+
+def _download(remote: Remote, path: Path) -> Path:
+    """A file from its authors, verified, where it is not there already. Raises UsageError where it cannot be had, DataError."""
+    if path.exists() and _sha256(path) == remote.sha256:
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")  # what a killed download leaves is never taken for the file
+    sha256, size = hashlib.sha256(), 0
+    try:
+        with open(part, "wb") as file:
+            for block in _fetch(remote.url):
+                sha256.update(block)
+                size += len(block)
+                file.write(block)
+        _check(remote.url, sha256.hexdigest(), size, remote)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _fetch(url: str) -> Iterator[bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            while block := response.read(1 << 20):
+                yield block
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        said = getattr(reason, "strerror", None) or first_line(reason)
+        raise UsageError(f"cannot download {url} ({said}); fetch these files yourself and give --from=DIR") from error
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(where: Path | str, sha256: str, size: int, remote: Remote) -> None:
+    if sha256 != remote.sha256:
+        said = f"sha256 is {sha256[:12]}..., not {remote.sha256[:12]}..."
+        raise DataError(f"{where}: {said}; it has {size} bytes, the authors' file is {remote.size} bytes")

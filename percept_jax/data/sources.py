@@ -1,193 +1,128 @@
-"""Dataset name -> the uint8 images and labels of all its splits.
+"""Data set name -> what is known of it, and the images and labels of its splits.
 
-A data set lives in a TFDS folder under the data directory. It is decoded and resized once, into a checksummed cache beside it.
+A name stands for a TFDS folder in the data directory, for a folder of image files, or for points to teach with. Images are
+decoded and resized once, into a checksummed cache in the data directory.
 """
 
 import contextlib
 import hashlib
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import PIL
 
 from percept_jax import files
 from percept_jax.checks import unknown
-from percept_jax.data import images as images_module
-from percept_jax.data.images import decode, resize
-from percept_jax.errors import DataError, StorageError, UsageError, first_line
+from percept_jax.data import folders, images, teaching, tfds_folders
+from percept_jax.data.dataset import Dataset, Info
+from percept_jax.errors import DataError, StorageError, UsageError
 
-HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
+FOLDER = "folder:"
 
-
-class Info(NamedTuple):
-    """What is known of a data set before an example is read.
-
-    Attributes:
-        image_shape: (height, width, channels) as stored.
-        classes: a name for each label.
-        splits: examples of "train", "validation" and "test", in the order in which they are held.
-        version: of the TFDS folder; empty for arrays.
-    """
-
-    image_shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    splits: dict[str, int]
-    version: str = ""
-
-
-class Dataset(NamedTuple):
-    """A data set in memory: `images` uint8 `[examples, size, size, channels]`, `labels` int32 `[examples]`, split by split."""
-
-    info: Info
-    images: np.ndarray
-    labels: np.ndarray
-
-    def indices(self, split: str) -> np.ndarray:
-        """Where the examples of a split are in `images` and `labels`."""
-        names = list(self.info.splits)
-        first = sum(self.info.splits[name] for name in names[: names.index(split)])
-        return np.arange(first, first + self.info.splits[split], dtype=np.int32)
-
-
-SOURCES: dict[str, Info] = {
-    "digits": Info((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0"),
+# What `prepare` can put into a TFDS folder, as far as one must know it before it is there.
+PREPARABLE: dict[str, Info] = {
+    name: Info(shape, tuple(map(str, range(classes))), {"train": train, "test": 10_000})
+    for name, shape, classes, train in (
+        ("mnist", (28, 28, 1), 10, 60_000),
+        ("fashion_mnist", (28, 28, 1), 10, 60_000),
+        ("kmnist", (28, 28, 1), 10, 60_000),
+        ("cifar10", (32, 32, 3), 10, 50_000),
+        ("cifar100", (32, 32, 3), 100, 50_000),
+    )
 }
+DIGITS = Info((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0")
 
 
-def describe(name: str) -> Info:
-    """What is known of a data set by name. Raises UsageError for one that we do not have."""
-    if name not in SOURCES:
-        raise UsageError(unknown(name, SOURCES), "dataset")
-    return SOURCES[name]
+def describe(name: str, data_dir: Path, absent_too: bool = False) -> Info:
+    """What is known of a data set.
+
+    Raises UsageError where it is not there, with the command that prepares it; unless `absent_too`, and it is known well enough.
+    """
+    if name in teaching.TEACHING:
+        return teaching.describe(name)
+    if name == "digits":
+        return DIGITS  # without a look at its folder, which is prepared on first use
+    if name.startswith(FOLDER):
+        return folders.describe(_path(name))
+    if absent_too and name in PREPARABLE and not is_prepared(name, data_dir):
+        return PREPARABLE[name]
+    return tfds_folders.describe(_tfds_folder(name, data_dir))
+
+
+def load(name: str, data_dir: Path, info: Info, image_size: int) -> Dataset:
+    """The splits of a data set that `info` names, resized to `image_size` pixels a side: out of the cache, if they are there.
+
+    Raises UsageError as `describe`, DataError for a bad image or record, StorageError where a folder cannot be written.
+    """
+    if info.points:
+        found = teaching.read(name, info, data_dir)
+    elif name.startswith(FOLDER):
+        path = _path(name)
+        title = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+        found = _cached(folders.read, path, data_dir, title, info, image_size)
+    else:
+        if name == "digits" and not is_prepared(name, data_dir):
+            from percept_jax.data.prepare import prepare
+
+            prepare(name, data_dir)
+        path = _tfds_folder(name, data_dir)
+        title = "-".join(path.relative_to(data_dir).parts)
+        found = _cached(tfds_folders.read, path, data_dir, title, info, image_size)
+    if len(found[0]) != sum(info.splits.values()):
+        raise DataError(f"{name}: {len(found[0])} examples, not {sum(info.splits.values())}")
+    return Dataset(info, *found)
 
 
 def is_prepared(name: str, data_dir: Path) -> bool:
-    """Whether the data set is in `data_dir`, whole: TFDS renames a folder into place when it is done."""
-    return (_folder(name, data_dir) / "dataset_info.json").exists()
+    """Whether a data set needs no preparation, or has been prepared in `data_dir`."""
+    return name in teaching.TEACHING or name.startswith(FOLDER) or tfds_folders.find(name, data_dir) is not None
 
 
-def _folder(name: str, data_dir: Path) -> Path:
-    return data_dir / name / describe(name).version
+def located(name: str) -> str:
+    """The name with a folder's path made absolute: a run means the same data wherever it is resumed from."""
+    return FOLDER + str(_path(name)) if name.startswith(FOLDER) else name
 
 
-def load(name: str, data_dir: Path, image_size: int) -> Dataset:
-    """The data set, resized to `image_size` pixels a side, out of the cache or else the TFDS folder, prepared on first use.
+def short_name(name: str) -> str:
+    """A name for a folder under runs/."""
+    return _path(name).name if name.startswith(FOLDER) else name.replace("/", "_").replace(":", "_")
 
-    Raises DataError for a bad record, StorageError where a folder cannot be written.
-    """
-    info, folder = describe(name), _folder(name, data_dir)
-    if not is_prepared(name, data_dir):
-        from percept_jax.data.prepare import prepare
 
-        prepare(name, data_dir)
-    cache = data_dir / "cache" / f"{name}-{info.version}-{image_size}.safetensors"
-    made_from = _fingerprint(folder)
+def _path(name: str) -> Path:
+    return Path(name.removeprefix(FOLDER)).expanduser().resolve()
+
+
+def _tfds_folder(name: str, data_dir: Path) -> Path:
+    if folder := tfds_folders.find(name, data_dir):
+        return folder
+    if name in PREPARABLE:
+        command = f"./launch.sh prepare {name} --data_dir={data_dir}"
+        raise UsageError(f"{name} is not in {data_dir}; type: {command} (with --from=DIR if you have its files)", "dataset")
+    known = ["digits", *teaching.TEACHING, *PREPARABLE]
+    raise UsageError(f"{unknown(name, known)}; or a TFDS folder in {data_dir}, or folder:PATH", "dataset")
+
+
+def _cached(
+    read: Callable[[Path, Info, int], tuple], path: Path, data_dir: Path, title: str, info: Info, image_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `read(path, info, image_size)` gives, kept in a file whose header says what it was made from."""
+    cache = data_dir / "cache" / f"{title}-{'-'.join(info.splits)}-{image_size}.safetensors"
+    made_from = _stamp(path)
     try:
         arrays, meta = files.read_arrays(cache)
         if meta == made_from:
-            return Dataset(info, arrays["images"], arrays["labels"])
+            return arrays["images"], arrays["labels"]
     except StorageError:
         pass  # absent or damaged: it can be made again
-    images, labels = _read_folder(folder, info, image_size)
+    pixels, labels = read(path, info, image_size)
     with contextlib.suppress(StorageError):  # a folder that is only read: decoded again next time
-        files.write_arrays(cache, {"images": images, "labels": labels}, made_from)
-    return Dataset(info, images, labels)
+        files.write_arrays(cache, {"images": pixels, "labels": labels}, made_from)
+    return pixels, labels
 
 
-def describe_arrays(images: np.ndarray, labels: np.ndarray) -> Info:
-    """What uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1, are as a data set.
-
-    Raises UsageError where they are something else, or are too few to be split in three.
-    """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim not in (3, 4) or images.dtype != np.uint8 or 0 in images.shape[1:]:
-        hint = "" if images.dtype == np.uint8 else "; their values are to be 0 to 255"
-        wanted = f"uint8 [examples, height, width(, channels)]{hint}"
-        raise UsageError(f"images are {images.dtype} {list(images.shape)}, not {wanted}")
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        wanted = f"one whole number >= 0 for each of {len(images)} images"
-        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
-    if labels.max(initial=0) >= max(1, len(labels)):
-        raise UsageError(f"label {labels.max()} among {len(labels)} images; labels are 0 to classes - 1")
-    classes = tuple(str(label) for label in range(labels.max(initial=0) + 1))
-    splits = {name: len(index) for name, index in _split(labels).items()}
-    return Info((*images.shape[1:3], 1 if images.ndim == 3 else images.shape[3]), classes, splits)
-
-
-def from_arrays(info: Info, images: np.ndarray, labels: np.ndarray, image_size: int) -> Dataset:
-    """The data set of `describe_arrays`, resized, split 60 / 20 / 20 %, stratified, always the same way."""
-    order = np.concatenate(list(_split(np.asarray(labels)).values()))
-    images = np.asarray(images).reshape(-1, *info.image_shape)
-    resized = np.stack([resize(images[i], image_size, image_size) for i in order])
-    return Dataset(info, resized, np.asarray(labels)[order].astype(np.int32))
-
-
-def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    try:
-        return stratified_split(labels)
-    except ValueError as error:
-        raise UsageError(f"{len(labels)} examples cannot be split 60 / 20 / 20 % with every class in each part") from error
-
-
-def stratified_split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of a fixed train / validation / test split, 60 / 20 / 20 %, each class in the same shares everywhere.
-
-    Raises ValueError where a class is too small to be in all three.
-    """
-    from sklearn.model_selection import train_test_split
-
-    held = math.ceil(HOLD_OUT * len(labels))
-    rest, test = train_test_split(np.arange(len(labels)), test_size=held, stratify=labels, random_state=0)
-    train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
-    return {"train": train, "validation": validation, "test": test}
-
-
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 images, float64 `[channels]`, exactly: from counts of values."""
-    values = np.arange(256.0)
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    for first in range(0, len(images), 1024):  # bincount wants int64 copies
-        channels = np.moveaxis(images[first : first + 1024], -1, 0)
-        counts += [np.bincount(channel.ravel(), minlength=256) for channel in channels]
-    mean = counts @ values / counts.sum(1)
-    variance = np.sum(counts * (values - mean[:, None]) ** 2, axis=1) / counts.sum(1)
-    return mean, np.sqrt(variance)
-
-
-def _read_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        return _decode_folder(folder, info, image_size)
-    except DataError:
-        raise
-    except Exception as error:  # array_record and TFDS raise many kinds for a damaged folder
-        raise DataError(f"{folder}: cannot be read: {first_line(error)}") from error
-
-
-def _decode_folder(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
-    images, labels = [], []
-    for split, examples in info.splits.items():
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        if len(source) != examples:
-            raise DataError(f"{folder}: split {split} has {len(source)} examples, not {examples}")
-        for number, record in enumerate(source.__getitems__(range(examples))):
-            try:
-                images.append(resize(decode(record["image"], info.image_shape[-1]), image_size, image_size))
-            except ValueError as error:
-                raise DataError(f"{folder}: {split} record {number}: {error}") from error
-            if not 0 <= record["label"] < len(info.classes):
-                raise DataError(f"{folder}: {split} record {number}: label {record['label']} of {len(info.classes)} classes")
-            labels.append(record["label"])
-    return np.stack(images), np.array(labels, np.int32)
-
-
-def _fingerprint(folder: Path) -> str:
+def _stamp(folder: Path) -> str:
     """A folder's files by name, size and time of change, and what decodes them: does a cache hold what would be decoded now?"""
-    decoder = PIL.__version__, Path(images_module.__file__).read_bytes()
-    rows: Sequence[tuple] = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in folder.iterdir())
-    return hashlib.sha256(repr((rows, decoder)).encode()).hexdigest()
+    stats = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
+    rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return hashlib.sha256(repr((rows, PIL.__version__, Path(images.__file__).read_bytes())).encode()).hexdigest()

@@ -17,13 +17,18 @@ import jax.numpy as jnp
 
 from percept_jax.checks import check_type, check_within, unknown
 from percept_jax.errors import UsageError
-from percept_jax.models.lenet import LeNet5
+from percept_jax.models.cnn import CNN
+from percept_jax.models.connectivity import Connectivity
+from percept_jax.models.lenet import LeNet5, LeNet5Of1998
 from percept_jax.models.mlp import MLP, Linear
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": Linear,
     "mlp": MLP,
+    "cnn": CNN,
     "lenet5": LeNet5,
+    "lenet5_1998": LeNet5Of1998,
+    "connectivity": Connectivity,
 }
 
 _NOT_KNOBS = {"num_classes", "axis_name", "parent", "name"}

@@ -9,11 +9,50 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Activation = Literal["relu", "tanh", "sigmoid"]
+Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "maxout"]
+Initializer = Literal[
+    "lecun_normal",
+    "lecun_uniform",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "orthogonal",
+    "normal",
+    "zeros",
+]
 Pooling = Literal["max", "average"]
 Norm = Literal["none", "batch"]
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "tanh": nn.tanh, "sigmoid": nn.sigmoid}
+INITIALIZERS: dict[str, nn.initializers.Initializer] = {
+    "lecun_normal": nn.initializers.lecun_normal(),  # Flax's own default, and the models'
+    "lecun_uniform": nn.initializers.lecun_uniform(),
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "glorot_uniform": nn.initializers.glorot_uniform(),
+    "he_normal": nn.initializers.he_normal(),
+    "he_uniform": nn.initializers.he_uniform(),
+    "orthogonal": nn.initializers.orthogonal(),
+    "normal": nn.initializers.normal(0.01),
+    "zeros": nn.initializers.zeros_init(),
+}
+
+
+def units(kind: Activation, features: int) -> int:
+    """How many outputs a layer computes where `features` are wanted behind its non-linearity: twice as many for maxout."""
+    return 2 * features if kind == "maxout" else features
+
+
+def activate(x: Array, kind: Activation, negative_slope: float) -> Array:
+    """A non-linearity by name, `[..., units]` to `[..., features]`; `negative_slope` is leaky ReLU's.
+
+    Maxout (Goodfellow et al. 2013, arXiv:1302.4389) takes the larger of two linear pieces, feature i of the first and the
+    second half of the units.
+    """
+    if kind == "maxout":
+        return _larger(*jnp.split(x, 2, axis=-1))
+    if kind == "leaky_relu":
+        return nn.leaky_relu(x, negative_slope)
+    return getattr(nn, kind)(x)
 
 
 def pool(x: Array, kind: Pooling, window: int, stride: int) -> Array:

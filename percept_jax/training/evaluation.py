@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from percept_jax.data.dataset import Dataset
 from percept_jax.data.inputs import Input
-from percept_jax.data.sources import Dataset
 from percept_jax.training.parallel import Evaluation
 from percept_jax.training.step import Data, EvalSums
 
@@ -18,12 +18,13 @@ IN_FLIGHT = 8  # steps: XLA:CPU's collectives abort the process when about a hun
 
 def device_data(dataset: Dataset, input: Input, dtype: np.dtype) -> Data:
     """What the steps gather from, as NumPy arrays, to be placed on the devices."""
-    return Data(dataset.images, dataset.labels, np.array(input.mean, dtype), np.array(input.scale, dtype))
+    numbers = (np.array(number, dtype) for number in (input.mean, input.scale, input.components))
+    return Data(dataset.images, dataset.labels, *numbers)
 
 
 def batch_size(dataset: Dataset, devices: int) -> int:
     """Examples in one call of an evaluation step: the same for every held-out split, and a multiple of the devices."""
-    held_out = max(examples for split, examples in dataset.info.splits.items() if split != "train")
+    held_out = max(len(index) for role, index in dataset.info.index.items() if role != "train")
     return math.ceil(min(held_out, BATCH) / devices) * devices
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from percept_jax.data.sources import Dataset
+from percept_jax.data.dataset import Dataset, Info
 from percept_jax.errors import Interrupted, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.training.pack import Pack, Trial
@@ -35,20 +35,20 @@ def train_pack(
         ValueError: the trials cannot share a program.
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
-    if len({_shared(trial.experiment, dataset) for trial in trials}) > 1:
+    if len({_shared(trial.experiment, dataset.info) for trial in trials}) > 1:
         raise ValueError("trials of a pack differ in more than traced values and length")
     with jax.enable_x64(trials[0].experiment.dtype == "float64"):
-        pack = Pack(trials, dataset, choose_devices(trials[0].experiment), report, began or time.time())
+        pack = Pack(trials, dataset, choose_devices(trials[0].experiment, dataset.info), report, began or time.time())
         try:
             pack.start()
-            while pack.step < pack.steps and not pack.all_diverged:
+            while not pack.over:
                 pack.advance()
-                last, signal = pack.step == pack.steps, interrupted()
-                if last or pack.step % pack.eval_every == 0:
+                signal = interrupted()
+                if pack.step == pack.steps or pack.step % pack.eval_every == 0:
                     pack.validate()
-                if last or signal or pack.step % pack.checkpoint_every == 0:
+                if pack.over or signal or pack.step % pack.checkpoint_every == 0:
                     pack.save()
-                if signal and not last:
+                if signal and not pack.over:
                     pack.saver.wait()
                     raise Interrupted(signal, pack.step, trials[0].experiment.fresh)
             return pack.finish()
@@ -57,12 +57,12 @@ def train_pack(
             report.close()
 
 
-def _shared(experiment: Experiment, dataset: Dataset) -> str:
+def _shared(experiment: Experiment, info: Info) -> str:
     static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
-    return repr((static, experiment.total_steps(dataset.info.splits["train"])))
+    return repr((static, experiment.total_steps(len(info.index["train"]))))
 
 
-def choose_devices(experiment: Experiment) -> list[jax.Device]:
+def choose_devices(experiment: Experiment, info: Info) -> list[jax.Device]:
     """The devices of a run. Raises UsageError where there are fewer than asked for, or the batch cannot be split over them."""
     try:
         devices = jax.local_devices()
@@ -72,7 +72,8 @@ def choose_devices(experiment: Experiment) -> list[jax.Device]:
     if experiment.devices > len(devices):
         raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]
-    if experiment.batch_size % len(devices):
-        message = f"{experiment.batch_size} examples cannot be split evenly over {len(devices)} devices (see --devices)"
+    batch = experiment.batch(len(info.index["train"]))
+    if batch % len(devices):
+        message = f"{batch} examples cannot be split evenly over {len(devices)} devices (see --devices)"
         raise UsageError(message, "batch_size")
     return devices

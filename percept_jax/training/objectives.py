@@ -21,14 +21,27 @@ class Objective(NamedTuple):
     probabilities: Callable[[Array], Array]
 
 
-def smoothed_targets(labels: Array, num_classes: int, smoothing: Array | float, dtype: jnp.dtype) -> Array:
-    """Labels `[batch]` to target distributions `[batch, num_classes]` (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
-    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=dtype), smoothing)
-
-
 def quadratic(logits: Array, targets: Array) -> Array:
     """Half the squared distance between sigmoid outputs and targets, `[batch]`: the lectures' first loss."""
     return 0.5 * jnp.sum((jax.nn.sigmoid(logits) - targets) ** 2, axis=-1)
+
+
+def binary_cross_entropy(logits: Array, targets: Array) -> Array:
+    """Cross-entropy of one logistic output a class, summed over the classes, `[batch]`: logistic regression, one against all."""
+    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+
+
+def perceptron(logits: Array, targets: Array) -> Array:
+    """Rosenblatt's perceptron criterion, `[batch]`: by how much the highest output is above the target's, 0 where it is that.
+
+    For two classes it is max(0, -y (w.x + b)), y = +-1, w and b the difference of the outputs' (Duda, Hart and Stork 2001,
+    sections 5.5 and 5.12); at a tie its gradient is half a correction, so training from zero weights moves.
+    """
+    return jnp.max(logits, axis=-1) - jnp.sum(targets * logits, axis=-1)
+
+
+def _decision(logits: Array) -> Array:
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)  # it knows of no doubt
 
 
 def _sigmoid_shares(logits: Array) -> Array:
@@ -38,5 +51,7 @@ def _sigmoid_shares(logits: Array) -> Array:
 
 OBJECTIVES: dict[str, Objective] = {
     "softmax_cross_entropy": Objective(optax.softmax_cross_entropy, jax.nn.softmax),
+    "binary_cross_entropy": Objective(binary_cross_entropy, _sigmoid_shares),
     "quadratic": Objective(quadratic, _sigmoid_shares),
+    "perceptron": Objective(perceptron, _decision),
 }

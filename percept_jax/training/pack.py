@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import math
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +16,9 @@ from jax import Array
 
 from percept_jax import plots
 from percept_jax.data import inputs
+from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
-from percept_jax.data.sources import Dataset
-from percept_jax.errors import StorageError
+from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import checkpoint, evaluation, parallel
 from percept_jax.training.progress import Reporter
@@ -42,6 +43,7 @@ class Progress:
         loss, correct, examples: sums over the training examples since the last line of metrics.
         best: metrics of the best validation: the highest accuracy, among equals the lowest loss, among those the first.
         diverged_at: the first step whose loss was not finite.
+        stopped_at: the step at which --stop_after ended it.
     """
 
     loss: float = 0.0
@@ -49,6 +51,12 @@ class Progress:
     examples: int = 0
     best: dict[str, Any] | None = None
     diverged_at: int | None = None
+    stopped_at: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether what its state comes to does not matter any more."""
+        return self.diverged_at is not None or self.stopped_at is not None
 
 
 class Stopwatch(collections.Counter):
@@ -71,24 +79,26 @@ class Pack:
         first = trials[0].experiment
         self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, devices, report, began
         self.input = inputs.describe(first.normalize, dataset)
-        self.train_index = dataset.indices("train")
+        self.train_index = dataset.info.index["train"]
+        self.batch = first.batch(len(self.train_index))
         self.steps = first.total_steps(len(self.train_index))
-        self.epoch_steps = len(self.train_index) / first.batch_size
+        self.epoch_steps = len(self.train_index) / self.batch
         self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
         self.checkpoint_every = first.checkpoint_every or self.eval_every
-        self.orders = [Order(t.experiment.seed, len(self.train_index), first.batch_size) for t in trials]
+        self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
         self.program = make_program(first, len(dataset.info.classes), parallel.axis_name(self.devices))
         self._train = parallel.compile_train(self.program, self.devices, len(trials))
         self._evaluate = parallel.compile_eval(self.program, self.devices, len(trials))
         self._eval_batch = evaluation.batch_size(dataset, len(self.devices))
+        self._data_crc = zlib.crc32(dataset.labels, zlib.crc32(np.ascontiguousarray(dataset.images)))
         self.saver = checkpoint.Saver()
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
         self._in_flight: collections.deque = collections.deque()
 
     @property
-    def all_diverged(self) -> bool:
-        """Whether no trial is left to train."""
-        return all(p.diverged_at is not None for p in self.progress)
+    def over(self) -> bool:
+        """Whether the last step is done, or no trial is left to train."""
+        return self.step == self.steps or all(progress.ended for progress in self.progress)
 
     def start(self) -> None:
         """Data and state on the devices: the state of the newest checkpoint, or else of step 0."""
@@ -120,6 +130,9 @@ class Pack:
         for k, (trial, (arrays, header)) in enumerate(zip(self.trials, saved, strict=True)):
             if header["identity"] != trial.run_dir.identity:
                 raise StorageError(f"{trial.run_dir.checkpoints}: a checkpoint of another run")
+            if header["data_crc"] != self._data_crc:
+                said = f"{trial.experiment.dataset} is not what it was when {trial.run_dir.path} was begun; --fresh starts anew"
+                raise UsageError(said, "dataset")
             if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
                 arrays = {name: leaf[k] for name, leaf in initial.items()} | arrays
             trees.append(checkpoint.unflatten(arrays, template))
@@ -151,7 +164,7 @@ class Pack:
             step, sums = self._in_flight.popleft()
             sums = jax.device_get(sums)
             for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
-                if progress.diverged_at is not None:
+                if progress.ended:
                     continue
                 progress.loss += float(sums.loss[k])
                 progress.correct += int(sums.correct[k])
@@ -165,7 +178,7 @@ class Pack:
         examples, (since, began) = progress.examples, self._segment
         record = {"loss": progress.loss / examples, "accuracy": progress.correct / examples, "examples": examples}
         if step > since:
-            rate = (step - since) * trial.experiment.batch_size / (time.monotonic() - began)
+            rate = (step - since) * self.batch / (time.monotonic() - began)
             record["examples_per_second"] = round(rate, 1)
         self._log(trial, "train", step, record)
         progress.loss, progress.correct, progress.examples = 0.0, 0, 0
@@ -184,13 +197,16 @@ class Pack:
             better = np.zeros(len(self.trials), bool)
             for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
                 numbers = evaluation.metrics(sums, k)
-                if progress.diverged_at is None and not math.isfinite(numbers["loss"]):
+                if not progress.ended and not math.isfinite(numbers["loss"]):
                     progress.diverged_at = self.step
-                if progress.diverged_at is None:
+                if not progress.ended:
                     self._log(trial, "validation", self.step, numbers)
                     better[k] = progress.best is None or _rank(numbers) > _rank(progress.best)
                     if better[k]:
                         progress.best = {"step": self.step, **numbers}
+                    elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - progress.best["step"]:
+                        progress.stopped_at = self.step
+                        self.report.note(f"stopped: no better validation since step {progress.best['step']}")
             self.best = _keep(better, self.state.variables, self.best)
         self._new_segment()
 
@@ -199,7 +215,7 @@ class Pack:
         self._segment = self.step, time.monotonic()
 
     def _sums(self, variables: Any, split: str) -> EvalSums:
-        return evaluation.evaluate(self._evaluate, variables, self.dataset.indices(split), self._eval_batch, self.data)
+        return evaluation.evaluate(self._evaluate, variables, self.dataset.info.index[split], self._eval_batch, self.data)
 
     def save(self) -> None:
         """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
@@ -210,13 +226,14 @@ class Pack:
         rows = []
         for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
             leaves = {name: np.array(array[k]) for name, array in arrays.items()}  # copies: the next step uses up the state
-            if progress.diverged_at is None and not all(np.isfinite(leaf).all() for leaf in leaves.values()):
+            if not progress.ended and not all(np.isfinite(leaf).all() for leaf in leaves.values()):
                 progress.diverged_at = self.step
             if progress.diverged_at is not None:
                 leaves = {name: leaf for name, leaf in leaves.items() if name.startswith("best/")}
             header = {
                 "step": self.step,
                 "identity": trial.run_dir.identity,
+                "data_crc": self._data_crc,
                 "experiment": trial.experiment.science(),
                 "input": self.input._asdict(),
                 "progress": dataclasses.asdict(progress),
@@ -239,7 +256,7 @@ class Pack:
                 progress.diverged_at = self.step
             if progress.diverged_at is None:
                 test = evaluation.metrics(sums, k)
-                self._log(trial, "test", self.step, test)
+                self._log(trial, "test", progress.stopped_at or self.step, test)
                 trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
             plots.draw(trial.run_dir.path)
             result = self._result(trial, progress, test)
@@ -258,7 +275,7 @@ class Pack:
         wall = seconds.pop("wall") + redone * seconds["train"] / self.step
         return {
             "status": "done" if test else "diverged",
-            "steps": progress.diverged_at or self.step,
+            "steps": progress.diverged_at or progress.stopped_at or self.step,
             "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params)),
             "best_step": best.get("step"),
             "validation": {name: value for name, value in best.items() if name != "step"} or None,

@@ -3,6 +3,7 @@
 One trial is written here. `parallel` maps it over the shards of a batch, or over the trials of a pack.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,38 +14,42 @@ import optax
 from jax import Array
 
 from percept_jax import models
+from percept_jax.data.augment import Augmentation, augment, mixup_share, mixup_shift
 from percept_jax.experiment import Experiment, HParams
-from percept_jax.training.objectives import OBJECTIVES, Objective, smoothed_targets
-from percept_jax.training.optim import OPTIMIZERS, SCHEDULES, learning_rate
+from percept_jax.training.objectives import OBJECTIVES, Objective
+from percept_jax.training.optim import SCHEDULES, learning_rate, make_optimizer
 
 
 class State(NamedTuple):
-    """What a step changes: the count of updates, and pytrees of arrays."""
+    """What a step changes: the count of updates, and pytrees of arrays; `average` is empty without --ema_decay."""
 
     step: Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    average: Any
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What the module is applied to, as Flax spells it."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What is evaluated, as Flax's modules take it: the running mean of the weights where one is kept."""
+        return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 class Data(NamedTuple):
     """A data set on the device, all splits in one.
 
     Attributes:
-        images: uint8 `[examples, height, width, channels]`.
+        images: uint8 `[examples, height, width, channels]`; points are float32 `[examples, 1, 1, features]`.
         labels: int32 `[examples]`.
         mean, scale: `[channels]`; a model sees `(image - mean) * scale`.
+        components: `[channels, channels]`, the principal components of the training pixels, for --pca_color.
     """
 
     images: Array
     labels: Array
     mean: Array
     scale: Array
+    components: Array
 
 
 class Program(NamedTuple):
@@ -55,18 +60,22 @@ class Program(NamedTuple):
         num_classes: classes of the data set.
         objective: loss of each example, and probabilities.
         optimizer: (learning rate, hparams) to an optax transformation.
-        schedule: progress in [0, 1] to a share of the learning rate.
+        learning_rate: (step, hparams) to a learning rate.
+        ema_decay: share of the weights' running mean that a step keeps; 0: there is none.
         dtype: arithmetic of the forward and backward pass.
-        augment: (key, image `[height, width, channels]`, normalised) to an image, applied to each training example.
+        augmentation: what is done to the training images.
+        mixup: pairs are mixed by shares out of Beta(mixup, mixup); 0: they are not.
     """
 
     module: nn.Module
     num_classes: int
     objective: Objective
     optimizer: Callable[[Array, HParams], optax.GradientTransformation]
-    schedule: Callable[[Array], Array]
+    learning_rate: Callable[[Array, HParams], Array]
+    ema_decay: float
     dtype: jnp.dtype
-    augment: Callable[[Array, Array], Array] | None = None
+    augmentation: Augmentation
+    mixup: float
 
 
 class TrainSums(NamedTuple):
@@ -87,21 +96,18 @@ class EvalSums(NamedTuple):
     confusion: Array
 
 
-def make_program(
-    experiment: Experiment,
-    num_classes: int,
-    axis_name: str | None = None,
-    augment: Callable[[Array, Array], Array] | None = None,
-) -> Program:
+def make_program(experiment: Experiment, num_classes: int, axis_name: str | None = None) -> Program:
     """The program of an experiment, for batches that are split over `axis_name`, if they are."""
     return Program(
         module=models.build(experiment.model, num_classes=num_classes, axis_name=axis_name, **experiment.knobs),
         num_classes=num_classes,
         objective=OBJECTIVES[experiment.loss],
-        optimizer=OPTIMIZERS[experiment.optimizer],
-        schedule=SCHEDULES[experiment.schedule],
+        optimizer=functools.partial(make_optimizer, experiment.optimizer),
+        learning_rate=functools.partial(learning_rate, SCHEDULES[experiment.schedule], experiment.decay_at),
+        ema_decay=experiment.ema_decay,
         dtype=jnp.dtype(experiment.dtype),
-        augment=augment,
+        augmentation=Augmentation(*(getattr(experiment, name) for name in Augmentation._fields)),
+        mixup=experiment.mixup,
     )
 
 
@@ -110,8 +116,10 @@ def init_state(hparams: HParams, image_shape: tuple[int, int, int], *, program: 
     key, _ = _keys(hparams)
     variables = program.module.init(key, jnp.zeros((1, *image_shape), jnp.float32))
     variables = jax.tree.map(lambda x: x.astype(_wide(program.dtype)), variables)
-    opt_state = program.optimizer(hparams.learning_rate, hparams).init(variables["params"])
-    return State(jnp.zeros((), jnp.int32), variables["params"], variables.get("batch_stats", {}), opt_state)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    opt_state = program.optimizer(hparams.learning_rate, hparams).init(params)
+    average = {"params": params, "batch_stats": batch_stats} if program.ema_decay else {}
+    return State(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, average)
 
 
 def train_step(
@@ -120,28 +128,63 @@ def train_step(
     """One update from the examples `index [batch]`, or from this shard of them when the batch is split over `axis_name`."""
     total = len(index) * (jax.lax.axis_size(axis_name) if axis_name else 1)
     _, key = _keys(hparams)
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    images, labels = _gather(data, index, program.dtype)
-    if program.augment:
-        first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, first + jnp.arange(len(index)))
-        images = jax.vmap(program.augment)(keys, images)
+    input_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    images, targets = training_batch(input_key, index, data, program=program, axis_name=axis_name)
+    targets = optax.smooth_labels(targets, hparams.label_smoothing)
 
     def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, batch_stats = _forward(variables, images, program, hparams.dropout_rate, dropout_key)
-        targets = smoothed_targets(labels, program.num_classes, hparams.label_smoothing, logits.dtype)
         losses = program.objective.loss(logits, targets)
         return losses.sum() / total, (losses, logits, batch_stats)
 
     grads, (losses, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-    correct = jnp.sum(jax.lax.argmax(logits, 1, jnp.int32) == labels)
+    correct = jnp.sum(jax.lax.argmax(logits, 1, jnp.int32) == data.labels[index])
     sums = TrainSums(losses.sum(), correct, jnp.int32(len(index)))
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
-    rate = learning_rate(program.schedule, state.step, hparams)
+    rate = program.learning_rate(state.step, hparams)
     updates, opt_state = program.optimizer(rate, hparams).update(grads, state.opt_state, state.params)
-    return State(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state), sums
+    params = optax.apply_updates(state.params, updates)
+    average = _average(state, {"params": params, "batch_stats": batch_stats}, program.ema_decay) if program.ema_decay else {}
+    return State(state.step + 1, params, batch_stats, opt_state, average), sums
+
+
+def training_batch(
+    key: Array, index: Array, data: Data, *, program: Program, axis_name: str | None = None
+) -> tuple[Array, Array]:
+    """Augmented, normalised images and target distributions `[batch, classes]` of the examples `index [batch]`.
+
+    Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
+    """
+    whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
+    first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
+    positions = first + jnp.arange(len(index))
+    augment_key, share_key, shift_key = jax.random.split(key, 3)
+
+    def examples(positions: Array) -> tuple[Array, Array]:
+        index = whole[positions]
+        pixels = data.images[index].astype(data.mean.dtype)
+        if any(program.augmentation):
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, positions)
+            change = functools.partial(augment, strengths=program.augmentation)
+            pixels = 255 * jax.vmap(change, (0, 0, None, None))(keys, pixels / 255, data.components, data.mean / 255)
+        return pixels, jax.nn.one_hot(data.labels[index], program.num_classes, dtype=_wide(program.dtype))
+
+    pixels, targets = examples(positions)
+    if program.mixup:
+        others = examples((positions + mixup_shift(shift_key, len(whole))) % len(whole))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
+        share = jax.vmap(mixup_share, (0, None))(keys, program.mixup).astype(pixels.dtype)
+        pixels = share[:, None, None, None] * pixels + (1 - share[:, None, None, None]) * others[0]
+        targets = share[:, None] * targets + (1 - share[:, None]) * others[1]
+    return _normalize(pixels, data.mean, data.scale, program.dtype), targets
+
+
+def _average(state: State, new: Mapping[str, Any], decay: float) -> Any:
+    """The running mean of all variables so far, each step weighing `decay` times the next: Adam's correction built in."""
+    share = (1 - decay) / (1 - jnp.float32(decay) ** (state.step + 1).astype(jnp.float32))
+    return jax.tree.map(lambda mean, x: mean + share.astype(x.dtype) * (x - mean), state.average, new)
 
 
 def eval_step(
@@ -151,10 +194,10 @@ def eval_step(
 
     The loss is the objective without label smoothing; the five best guesses count as all of them where classes are fewer.
     """
-    real = index >= 0
-    images, labels = _gather(data, jnp.maximum(index, 0), program.dtype)
+    real, index = index >= 0, jnp.maximum(index, 0)
+    images, labels = _normalize(data.images[index], data.mean, data.scale, program.dtype), data.labels[index]
     logits, _ = _forward(variables, images, program)
-    losses = program.objective.loss(logits, smoothed_targets(labels, program.num_classes, 0.0, logits.dtype))
+    losses = program.objective.loss(logits, jax.nn.one_hot(labels, program.num_classes, dtype=logits.dtype))
     guesses = jax.lax.top_k(logits, min(5, program.num_classes))[1]
     hits = (guesses == labels[:, None]) & real[:, None]
     confusion = jnp.zeros((program.num_classes,) * 2, jnp.int32).at[labels, guesses[:, 0]].add(real.astype(jnp.int32))
@@ -163,7 +206,7 @@ def eval_step(
 
 
 def predict_step(variables: Mapping[str, Any], images: Array, mean: Array, scale: Array, *, program: Program) -> Array:
-    """Probabilities `[batch, classes]` of uint8 images `[batch, height, width, channels]`."""
+    """Probabilities `[batch, classes]` of images `[batch, height, width, channels]`, pixels 0 to 255."""
     images = _normalize(images, mean, scale, program.dtype)
     return program.objective.probabilities(_forward(variables, images, program)[0])
 
@@ -176,10 +219,6 @@ def _keys(hparams: HParams) -> Array:
 def _wide(dtype: jnp.dtype) -> jnp.dtype:
     """What parameters and losses are kept in: float32, also under bfloat16 arithmetic, or float64."""
     return jnp.dtype("float64" if dtype == jnp.float64 else "float32")
-
-
-def _gather(data: Data, index: Array, dtype: jnp.dtype) -> tuple[Array, Array]:
-    return _normalize(data.images[index], data.mean, data.scale, dtype), data.labels[index]
 
 
 def _normalize(pixels: Array, mean: Array, scale: Array, dtype: jnp.dtype) -> Array:

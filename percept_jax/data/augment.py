@@ -1,0 +1,233 @@
+"""Random changes of one training image, made inside the compiled step: jit-able, one key an example, mapped by the caller.
+
+Images are `[height, width, channels]`, floating point from 0 to 1, with one channel or three. Random numbers are drawn in
+float32 whatever the image's dtype, so that a float64 run draws the same ones; what is off costs nothing.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+_LUMA = (0.2989, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601), as in torchvision
+
+
+class Augmentation(NamedTuple):
+    """How strong each change is: static numbers under the names of their flags, off by default.
+
+    A field's place is the number of its random stream: a new field goes to the end, or every published run is another run.
+
+    Attributes:
+        random_crop: pixels; moved by whole numbers out of [-n, n] down and right, as if padded with zeros and cropped.
+        random_flip: mirrored every other time.
+        pca_color: standard deviation of the shifts along the principal colours.
+        brightness, contrast, saturation: share s; a factor out of [max(0, 1 - s), 1 + s].
+        rotation, shear: degrees out of [-r, r].
+        scale: share s below 1; a zoom out of [1 - s, 1 + s].
+        cutout: side in pixels of a blank square, centred on any pixel.
+    """
+
+    random_crop: int = 0
+    random_flip: bool = False
+    pca_color: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    cutout: int = 0
+
+
+def augment(key: Array, image: Array, components: Array, fill: Array, strengths: Augmentation) -> Array:
+    """An image `[height, width, channels]`, changed at random in whichever ways are on; each draws from its own key.
+
+    Args:
+        key: of this example, in this step.
+        image: pixels from 0 to 1.
+        components: `[channels, channels]`, see `shift_colors`; unused without pca_color.
+        fill: `[channels]`, the colour of a cutout; unused without one.
+        strengths: how much of what, fixed when the step is compiled.
+    """
+    height, width, channels = image.shape
+    on = strengths
+
+    def stream(name: str) -> Array:
+        return jax.random.fold_in(key, Augmentation._fields.index(name))
+
+    def uniform(name: str, low: float, high: float) -> Array:
+        return jax.random.uniform(stream(name), (), jnp.float32, low, high).astype(image.dtype)
+
+    def factor(name: str) -> Array:
+        share = getattr(on, name)
+        return uniform(name, max(0.0, 1 - share), 1 + share)
+
+    if on.rotation or on.scale or on.shear:
+        degrees = uniform("rotation", -on.rotation, on.rotation) if on.rotation else 0.0
+        zoom = factor("scale") if on.scale else 1.0
+        image = warp(image, degrees, zoom, uniform("shear", -on.shear, on.shear) if on.shear else 0.0)
+    if on.random_crop:
+        moved = jax.random.randint(stream("random_crop"), (2,), -on.random_crop, on.random_crop + 1, jnp.int32)
+        image = translate(image, moved[0], moved[1])
+    if on.random_flip:
+        image = flip(image, jax.random.bernoulli(stream("random_flip"), jnp.float32(0.5)))
+    if on.brightness:
+        image = brightness(image, factor("brightness"))
+    if on.contrast:
+        image = contrast(image, factor("contrast"))
+    if on.saturation:
+        image = saturation(image, factor("saturation"))
+    if on.pca_color:
+        alphas = on.pca_color * jax.random.normal(stream("pca_color"), (channels,), jnp.float32)
+        image = shift_colors(image, components, alphas)
+    if on.cutout:
+        centre = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
+        image = cutout(image, centre[0], centre[1], on.cutout, fill)
+    return image
+
+
+def translate(image: Array, rows: Array | int, columns: Array | int) -> Array:
+    """Moved down and right by whole pixels, zeros coming in: padded and cropped (He et al. 2015, arXiv:1512.03385, 4.2)."""
+    height, width = image.shape[:2]
+    i, j = jnp.arange(height, dtype=jnp.int32)[:, None] - rows, jnp.arange(width, dtype=jnp.int32) - columns
+    inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
+    moved = image.at[jnp.clip(i, 0, height - 1), jnp.clip(j, 0, width - 1)].get(mode="promise_in_bounds")
+    return jnp.where(inside[..., None], moved, 0)
+
+
+def flip(image: Array, mirrored: Array | bool = True) -> Array:
+    """Mirrored, left to right, or not.
+
+    Columns are fetched, not chosen between two images: XLA would compute both, and twice what comes before them.
+    """
+    last = image.shape[1] - 1
+    columns = jnp.arange(last + 1, dtype=jnp.int32)
+    return image.at[:, jnp.where(mirrored, last - columns, columns)].get(mode="promise_in_bounds")
+
+
+def shift_colors(image: Array, components: Array, alphas: Array) -> Array:
+    """AlexNet's PCA colour: `components @ alphas` is added to every pixel (Krizhevsky et al. 2012, section 4.1).
+
+    The paper multiplies by eigenvalues. On its pixels, 0 to 255, these are variances in the thousands and would leave nothing
+    of an image; the slight change of colour that it reports, and every implementation since, takes their square roots.
+
+    Args:
+        image: `[height, width, channels]`.
+        components: `[channels, channels]`; columns are principal components of the training pixels times their standard
+            deviations, as of `principal_components`.
+        alphas: `[channels]`, how far to go along each; the paper draws them with a standard deviation of 0.1.
+    """
+    components, alphas = components.astype(image.dtype), alphas.astype(image.dtype)
+    return _clip(image + (components * alphas).sum(1))  # not a matrix product, which GPUs round to ten bits
+
+
+def brightness(image: Array, factor: Array | float) -> Array:
+    """Every pixel times a factor, as torchvision's ColorJitter: 0 is black, 1 the image."""
+    return _clip(image * jnp.asarray(factor, image.dtype))
+
+
+def contrast(image: Array, factor: Array | float) -> Array:
+    """Away from the image's mean luma by a factor, as torchvision's ColorJitter: 0 is one grey, 1 the image."""
+    return _blend(image, _luma(image.mean((0, 1), keepdims=True)), factor)  # luma is linear, so the mean may come first
+
+
+def saturation(image: Array, factor: Array | float) -> Array:
+    """Away from each pixel's luma by a factor, as torchvision's ColorJitter: 0 is grey, 1 the image; grey images stay."""
+    return image if image.shape[-1] == 1 else _blend(image, _luma(image), factor)
+
+
+def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degrees: Array | float) -> Array:
+    """Slanted, enlarged, then turned about the image's centre: resampled once, bilinearly, with zeros beyond the borders.
+
+    An output pixel's place is traced back to a place in the input. There the four nearest pixels are mixed, and those beyond
+    the border are zeros too, so that rounding at a border cannot make a row vanish.
+
+    Args:
+        image: `[height, width, channels]`.
+        degrees: turned counter-clockwise, as one looks at it.
+        zoom: enlarged by this factor above 0.
+        shear_degrees: what stood upright leans to the right by this angle, below 90, as italics do.
+    """
+    height, width = image.shape[:2]
+    degrees, zoom, shear_degrees = (jnp.asarray(x, image.dtype) for x in (degrees, zoom, shear_degrees))
+    radians = math.pi / 180
+    cos, sin = jnp.cos(radians * degrees) / zoom, jnp.sin(radians * degrees) / zoom
+    y, x = (jnp.arange(size, dtype=image.dtype) - (size - 1) / 2 for size in (height, width))
+    rows = sin * x + cos * y[:, None]
+    columns = cos * x - sin * y[:, None] + jnp.tan(radians * shear_degrees) * rows
+    # Clipped to the ring of zeros around the image: however far out, a place fits an integer, and costs no mask.
+    rows = jnp.clip(rows + (height - 1) / 2, -1, height)
+    columns = jnp.clip(columns + (width - 1) / 2, -1, width)
+    top, left = jnp.minimum(jnp.floor(rows), height - 1), jnp.minimum(jnp.floor(columns), width - 1)
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    i, j = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
+    ringed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+
+    def at(i: Array, j: Array) -> Array:
+        return ringed.at[i, j].get(mode="promise_in_bounds")
+
+    upper = (1 - right) * at(i, j) + right * at(i, j + 1)
+    lower = (1 - right) * at(i + 1, j) + right * at(i + 1, j + 1)
+    return (1 - down) * upper + down * lower
+
+
+def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill: Array) -> Array:
+    """A square of `size` pixels a side in the colour `fill [channels]` (DeVries and Taylor 2017, arXiv:1708.04552).
+
+    Its centre is the pixel (row, column), or below and right of the centre's four where the size is even; what would lie
+    beyond the border is cut off.
+    """
+    i = jnp.arange(image.shape[0], dtype=jnp.int32)[:, None] - (row - size // 2)
+    j = jnp.arange(image.shape[1], dtype=jnp.int32) - (column - size // 2)
+    inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
+    return jnp.where(inside[..., None], fill.astype(image.dtype), image)
+
+
+def mixup_share(key: Array, alpha: Array | float) -> Array:
+    """How much of an example is kept when it is mixed with its partner (Zhang et al. 2018, arXiv:1710.09412): float32.
+
+    The larger part of a share out of Beta(alpha, alpha): every example is somebody's partner, so the smaller one would add
+    nothing but a swap, and an example's own label stays the major one.
+    """
+    alpha = jnp.maximum(jnp.asarray(alpha, jnp.float32), 1e-30)  # all or nothing already; 1e-39 underflows to NaN
+    share = jax.random.beta(key, alpha, alpha, (), jnp.float32)
+    return jnp.maximum(share, 1 - share)
+
+
+def mixup_shift(key: Array, batch: int) -> Array:
+    """Where partners are: that of position p is (p + shift) % batch. int32, 1 to batch - 1; 0 where there is no other."""
+    return jax.random.randint(key, (), 1, batch, jnp.int32) if batch > 1 else jnp.int32(0)
+
+
+def principal_components(covariance: np.ndarray) -> np.ndarray:
+    """Covariance of the training pixels / 255, `[channels, channels]`, to what `shift_colors` takes, float64.
+
+    Columns are eigenvectors times the roots of their eigenvalues, the largest first. The sign, which is arbitrary, is such
+    that the largest entry is positive: the first of those about as large, since rounding would choose among equals.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    sizes = np.abs(vectors)
+    largest = np.argmax(sizes > 0.999 * sizes.max(0), axis=0)
+    signs = np.sign(vectors[largest, np.arange(len(values))])
+    return vectors * signs * np.sqrt(values)
+
+
+def _luma(image: Array) -> Array:
+    """`[..., channels]` to `[..., 1]`: how bright each pixel looks; of one channel, that channel."""
+    if image.shape[-1] == 1:
+        return image
+    red, green, blue = jnp.split(image, 3, axis=-1)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue  # ten times faster than a sum over an axis of three
+
+
+def _blend(image: Array, other: Array, factor: Array | float) -> Array:
+    factor = jnp.asarray(factor, image.dtype)
+    return _clip(factor * image + (1 - factor) * other)
+
+
+def _clip(image: Array) -> Array:
+    return jnp.clip(image, 0, 1)

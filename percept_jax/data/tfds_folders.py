@@ -1,0 +1,130 @@
+"""Data sets in TFDS folders, however they were prepared: found, described and read without TensorFlow."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from percept_jax.data.dataset import Info
+from percept_jax.data.images import decode, resize
+from percept_jax.errors import DataError, UsageError, first_line
+
+_NAME = re.compile(r"(\w[\w-]*(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?")
+
+
+def find(name: str, data_dir: Path) -> Path | None:
+    """The folder of a data set called NAME, NAME/CONFIG or either with :VERSION (else the newest); None where there is none.
+
+    A folder is whole: TFDS renames it into place when it is done. Raises UsageError where a configuration is to be named.
+    """
+    match = _NAME.fullmatch(name)
+    if not match:
+        return None
+    folder = data_dir / match[1]
+    whole = [path.parent for path in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)]
+    found = [path for path in whole if match[2] in (None, path.name)]
+    if not found and (configs := sorted({path.parent.parent.name for path in folder.glob("*/*/dataset_info.json")})):
+        raise UsageError(f"{name} has configurations; write {name}/ and one of {', '.join(configs)}", "dataset")
+    return max(found, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
+
+
+def describe(folder: Path) -> Info:
+    """What is known of a folder. Raises UsageError unless an example has one image and one label, DataError if it is damaged."""
+    builder = _builder(folder)
+    image, label = (builder.info.features[key] for key in _keys(builder, folder))
+    height, width, channels = (size or 0 for size in image.shape)
+    splits = {name: split.num_examples for name, split in builder.info.splits.items()}
+    return Info((height, width, channels or 3), tuple(label.names), splits, folder.name)
+
+
+def read(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the splits in `info`, as in `Dataset`. Raises DataError, naming the record."""
+    count, channels = sum(info.splits.values()), info.image_shape[-1]
+    images, labels = np.empty((count, image_size, image_size, channels), np.uint8), np.empty(count, np.int32)
+    for i, (where, image, label) in enumerate(_records(folder, info)):
+        try:
+            images[i] = resize(decode(image, channels), image_size, image_size)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+        if not 0 <= label < len(info.classes):
+            raise DataError(f"{where}: label {label}, but there are {len(info.classes)} classes")
+        labels[i] = label
+    return images, labels
+
+
+def _records(folder: Path, info: Info) -> Iterator[tuple[str, bytes, int]]:
+    """Where it is, the encoded image and the label of each example."""
+    builder = _builder(folder)
+    keys = _keys(builder, folder)
+    for split, examples in info.splits.items():
+        try:
+            source = _source(builder, split, keys[0])
+            found = len(source)
+        except Exception as error:  # array_record and TFDS raise many kinds for a damaged folder
+            raise DataError(f"{folder}: split {split} cannot be read: {first_line(error)}") from error
+        if found != examples:
+            raise DataError(f"{folder}: split {split} has {found} examples, not {examples}")
+        for first in range(0, examples, 1000):
+            for number, record in _block(source, range(first, min(first + 1000, examples)), f"{folder}: {split} record"):
+                yield f"{folder}: {split} record {number}", *(record[key] for key in keys)
+
+
+def _block(source: Any, numbers: range, where: str) -> Iterator[tuple[int, Any]]:
+    try:
+        return zip(numbers, source.__getitems__(numbers), strict=True)
+    except Exception:  # read one at a time, to say which it is
+        for number in numbers:
+            try:
+                source.__getitems__([number])
+            except Exception as error:
+                raise DataError(f"{where} {number}: {first_line(error)}") from error
+        raise
+
+
+def _source(builder: Any, split: str, image: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    decoders = {image: tfds.decode.SkipDecoding()}
+    if builder.info.file_format.value == "tfrecord":
+        return _TFRecordSource([Path(path) for path in builder.info.splits[split].filepaths], builder.info.features, decoders)
+    return builder.as_data_source(split, decoders=decoders)
+
+
+class _TFRecordSource:
+    """What `as_data_source` is for ArrayRecord; TFDS reads TFRecord with TensorFlow only."""
+
+    def __init__(self, paths: list[Path], features: Any, decoders: Any):
+        from percept_jax.data.tfrecord import Records
+
+        self._records, self._features, self._decoders = Records(paths), features, decoders
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitems__(self, numbers: range) -> list[Any]:
+        return [self._features.deserialize_example_np(self._records[i], decoders=self._decoders) for i in numbers]
+
+
+def _builder(folder: Path) -> Any:
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:
+        raise DataError(f"{folder}: cannot be read: {first_line(error)}") from error
+
+
+def _keys(builder: Any, folder: Path) -> tuple[str, str]:
+    """The names of the image and the label feature: those that TFDS would give for supervised learning, or the only ones."""
+    import tensorflow_datasets as tfds
+
+    supervised, found = builder.info.supervised_keys or (), []
+    for kind in (tfds.features.Image, tfds.features.ClassLabel):
+        keys = [key for key, feature in builder.info.features.items() if type(feature) is kind]
+        keys = [key for key in keys if key in supervised] or keys
+        if len(keys) != 1:
+            raise UsageError(f"{folder}: an example has {len(keys)} features of type {kind.__name__}, not one", "dataset")
+        found += keys
+    return tuple(found)

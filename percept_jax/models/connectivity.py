@@ -1,0 +1,62 @@
+"""One network, connected in three ways (LeCun 1989, "Generalization and network design strategies", Net-2 to Net-5)."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from percept_jax.models.layers import INITIALIZERS, Activation, Initializer, activate, units
+
+
+class Connectivity(nn.Module):
+    """Two hidden layers of the same size, connected fully, locally, or locally with shared weights.
+
+    A local unit sees 5x5 positions of the layer before, two apart from its neighbour's. Where weights are shared a map has
+    one bias too; in the other two every unit has its own.
+
+    Attributes:
+        connectivity: full, local (5x5 windows, weights of their own) or shared (5x5 windows, a convolution).
+        features: feature maps of each hidden layer, each with half the rows and columns of the layer before.
+        activation: non-linearity of the hidden layers.
+        negative_slope: leaky ReLU's slope below 0.
+        initializer: initial weights; the biases start at 0.
+    """
+
+    num_classes: int
+    connectivity: Literal["full", "local", "shared"] = "shared"
+    features: tuple[int, ...] = (4, 8)
+    activation: Activation = "tanh"
+    negative_slope: float = 0.01
+    initializer: Initializer = "lecun_normal"
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        init = INITIALIZERS[self.initializer]
+        window = {"kernel_size": (5, 5), "strides": (2, 2), "padding": "SAME"}
+        x = images
+        for features in self.features:
+            rows, columns, maps = (x.shape[1] + 1) // 2, (x.shape[2] + 1) // 2, units(self.activation, features)
+            if self.connectivity == "full":
+                x = nn.Dense(rows * columns * maps, kernel_init=init)(x.reshape(len(x), -1)).reshape(-1, rows, columns, maps)
+            elif self.connectivity == "local":
+                x = nn.ConvLocal(maps, **window, kernel_init=_for_each_position(init))(x)
+            else:
+                x = nn.Conv(maps, **window, kernel_init=init)(x)
+            x = activate(x, self.activation, self.negative_slope)
+        return nn.Dense(self.num_classes, kernel_init=init)(x.reshape(len(x), -1))
+
+
+def _for_each_position(init: nn.initializers.Initializer) -> nn.initializers.Initializer:
+    """Draws unshared kernels `[rows, columns, 25 * channels, maps]`, at each position as `init` draws a shared one.
+
+    Given the whole array, `init` would take every position for an input of one unit, and draw weights far too small.
+    """
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        rows, columns, inputs, maps = shape
+        kernels = jax.vmap(lambda key: init(key, (5, 5, inputs // 25, maps), dtype))(jax.random.split(key, rows * columns))
+        return kernels.reshape(shape)
+
+    return draw

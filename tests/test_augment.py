@@ -1,0 +1,454 @@
+"""Every change against loops in float64 NumPy, and every draw as the changes receive it."""
+
+import contextlib
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from percept_jax.data import augment as module
+from percept_jax.data.augment import Augmentation, augment
+
+TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
+SHAPES = pytest.mark.parametrize("shape", [(7, 7, 3), (4, 7, 3), (6, 5, 1)])
+LUMA = np.array([0.2989, 0.587, 0.114])
+ALL = Augmentation(3, True, 0.1, 0.4, 0.5, 0.6, 30.0, 0.2, 10.0, 3)
+OFF = dict.fromkeys(Augmentation._fields, 0)
+COMPONENTS = np.array([[0.2, 0.05, 0.01], [0.19, -0.01, -0.02], [0.18, -0.04, 0.01]])
+
+
+@contextlib.contextmanager
+def arithmetic(dtype):
+    """What the step runs under: x64 or not; and no promotion may go unseen."""
+    with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+def some_image(shape, seed=0):
+    return np.random.default_rng(seed).random(shape)
+
+
+def some_keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed, impl="threefry2x32"), count)
+
+
+def check(change, wanted, image, *parameters, dtype):
+    """`change`, compiled, of a traced image and traced parameters, is `wanted` to the precision of dtype."""
+    with arithmetic(dtype):
+        numbers = [np.asarray(p, np.int32 if isinstance(p, int) else dtype) for p in parameters]
+        got = jax.jit(change)(image.astype(dtype), *numbers)
+        assert (got.dtype, got.shape) == (dtype, image.shape)
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE[dtype])
+
+
+# ---- what a change does
+
+
+def translated(image, rows, columns):
+    out = np.zeros_like(image)
+    for i, j in np.ndindex(image.shape[:2]):
+        if 0 <= i - rows < image.shape[0] and 0 <= j - columns < image.shape[1]:
+            out[i, j] = image[i - rows, j - columns]
+    return out
+
+
+def luma(image):
+    return image if image.shape[-1] == 1 else (image @ LUMA)[..., None]
+
+
+def warped(image, degrees, zoom, shear):
+    """Forward maps of points, x to the right and y upwards, as matrices; inverted; the four neighbours one by one."""
+    height, width = image.shape[:2]
+    a, s = np.radians([degrees, shear])
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    back = np.linalg.inv(turn @ (zoom * np.eye(2)) @ np.array([[1, np.tan(s)], [0, 1]]))
+    out = np.zeros_like(image)
+    for i, j in np.ndindex(height, width):
+        x, y = back @ [j - (width - 1) / 2, (height - 1) / 2 - i]
+        row, column = (height - 1) / 2 - y, x + (width - 1) / 2
+        for r in (math.floor(row), math.floor(row) + 1):
+            for c in (math.floor(column), math.floor(column) + 1):
+                if 0 <= r < height and 0 <= c < width:
+                    out[i, j] += (1 - abs(row - r)) * (1 - abs(column - c)) * image[r, c]
+    return out
+
+
+def cut(image, row, column, size, fill):
+    out = image.copy()
+    for i in range(row - size // 2, row - size // 2 + size):
+        for j in range(column - size // 2, column - size // 2 + size):
+            if 0 <= i < image.shape[0] and 0 <= j < image.shape[1]:
+                out[i, j] = fill
+    return out
+
+
+@DTYPES
+@SHAPES
+def test_translate_moves_down_and_right_and_brings_in_zeros(shape, dtype):
+    image = some_image(shape)
+    for rows, columns in ((0, 0), (1, 0), (0, 2), (-3, 2), (2, -3), (-1, -1), (100, 0), (0, -100)):
+        check(module.translate, translated(image, rows, columns), image, rows, columns, dtype=dtype)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))  # the recipe: pad, then crop
+    check(module.translate, padded[1 : 1 + shape[0], 4 : 4 + shape[1]], image, 1, -2, dtype=dtype)
+
+
+@DTYPES
+@SHAPES
+def test_flip_swaps_left_and_right(shape, dtype):
+    image = some_image(shape)
+    check(module.flip, np.stack([row[::-1] for row in image]), image, dtype=dtype)
+    for mirrored in (False, True):
+        with arithmetic(dtype):
+            got = jax.jit(module.flip)(image.astype(dtype), mirrored)
+        np.testing.assert_array_equal(got, image[:, ::-1].astype(dtype) if mirrored else image.astype(dtype))
+
+
+@DTYPES
+@SHAPES
+def test_shift_colors_adds_the_components_times_alphas_to_every_pixel(shape, dtype):
+    image, rng = some_image(shape), np.random.default_rng(1)
+    components, alphas = rng.normal(size=(shape[-1],) * 2), rng.normal(size=shape[-1])
+    wanted = np.empty_like(image)
+    for i, j in np.ndindex(image.shape[:2]):
+        wanted[i, j] = np.clip(image[i, j] + components @ alphas, 0, 1)
+    assert 0 < np.mean((wanted > 0) & (wanted < 1)) < 1  # clipping shows, and something else
+    check(module.shift_colors, wanted, image, components, alphas, dtype=dtype)
+
+
+@DTYPES
+@SHAPES
+def test_brightness_contrast_and_saturation_are_those_of_torchvision(shape, dtype):
+    image = some_image(shape)
+    for factor in (0.0, 0.4, 1.0, 1.7):
+        others = {module.brightness: 0, module.contrast: luma(image).mean(), module.saturation: luma(image)}
+        for change, other in others.items():
+            check(change, np.clip(factor * image + (1 - factor) * other, 0, 1), image, factor, dtype=dtype)
+
+
+@DTYPES
+@SHAPES
+def test_warp_is_shear_then_zoom_then_rotation_and_bilinear(shape, dtype):
+    image = some_image(shape)
+    for degrees, zoom, shear in (
+        (20, 1, 0),
+        (0, 1.3, 0),
+        (0, 0.6, 0),
+        (0, 1, 15),
+        (-35.0, 1.1, -25),
+        (170, 0.8, 40),
+        (0, 1e-6, 89),
+    ):
+        wanted = warped(image, degrees, zoom, shear)
+        check(module.warp, wanted, image, float(degrees), float(zoom), float(shear), dtype=dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("size", [6, 7])
+def test_warp_turns_counter_clockwise_as_numpy_does(size, dtype):
+    image = some_image((size, size, 3))
+    for quarters in (-1, 1, 2):
+        check(module.warp, np.rot90(image, quarters), image, 90.0 * quarters, 1.0, 0.0, dtype=dtype)
+
+
+def test_warp_leans_to_the_right_and_enlarges():
+    upright = np.zeros((7, 7, 1))
+    upright[:, 3] = 1
+    check(module.warp, np.eye(7)[:, ::-1, None], upright, 0.0, 1.0, 45.0, dtype="float64")
+    point = np.zeros((5, 5, 1))
+    point[2, 2] = 1
+    tent = np.array([0, 0.5, 1, 0.5, 0])
+    check(module.warp, np.outer(tent, tent)[..., None], point, 0.0, 2.0, 0.0, dtype="float64")
+
+
+@DTYPES
+@SHAPES
+def test_cutout_fills_a_square_that_borders_cut_off(shape, dtype):
+    image, fill = some_image(shape), np.linspace(0.1, 0.9, shape[-1])
+    for row, column, size in ((2, 2, 1), (2, 1, 3), (0, 0, 4), (shape[0] - 1, shape[1] - 1, 4), (1, 2, 50)):
+
+        def change(image, row, column, fill, size=size):
+            return module.cutout(image, row, column, size, fill)
+
+        check(change, cut(image, row, column, size, fill), image, row, column, fill, dtype=dtype)
+    assert (cut(np.zeros((9, 9, 1)), 4, 4, 3, 1).sum(), cut(np.zeros((9, 9, 1)), 4, 4, 4, 1).sum()) == (9, 16)
+
+
+@DTYPES
+@SHAPES
+def test_a_change_by_nothing_is_the_image_bit_by_bit(shape, dtype):
+    def unchanged(image, zero, one, black, none):  # traced, so that nothing is known when it is compiled
+        return {
+            "translate": module.translate(image, none, none),
+            "flip": module.flip(image, none > 0),
+            "shift_colors": module.shift_colors(image, jnp.eye(shape[-1]), black),
+            "brightness": module.brightness(image, one),
+            "contrast": module.contrast(image, one),
+            "saturation": module.saturation(image, one),
+            "warp": module.warp(image, zero, one, zero),
+            "cutout": module.cutout(image, none, none, 0, black),
+        }
+
+    image = some_image(shape).astype(dtype)
+    with arithmetic(dtype):
+        numbers = np.zeros((), dtype), np.ones((), dtype), np.zeros(shape[-1], dtype), np.int32(0)
+        for name, same in jax.jit(unchanged)(image, *numbers).items():
+            np.testing.assert_array_equal(same, image, err_msg=name)
+
+
+# ---- what is drawn
+
+
+def draws(keys, strengths, dtype="float32", shape=(8, 10, 3)):
+    """What each change is called with, of every key: name -> `[keys, parameters]`."""
+
+    def one(key):
+        seen = {}
+
+        def record(name, places):
+            def change(image, *parameters):
+                seen[name] = jnp.stack([jnp.asarray(parameters[place]) for place in places])
+                return image
+
+            return change
+
+        image = jnp.ones(shape, dtype)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "flip", record("flip", [0]))
+            for name in ("brightness", "contrast", "saturation"):
+                patch.setattr(module, name, record(name, [0]))
+            patch.setattr(module, "warp", record("warp", [0, 1, 2]))
+            patch.setattr(module, "translate", record("translate", [0, 1]))
+            patch.setattr(module, "cutout", record("cutout", [0, 1]))
+            patch.setattr(module, "shift_colors", lambda image, _, alphas: seen.__setitem__("pca", alphas) or image)
+            augment(key, image, jnp.zeros((3, 3), dtype), jnp.zeros(3, dtype), strengths)
+        return seen
+
+    with arithmetic(dtype):
+        return {name: np.asarray(drawn) for name, drawn in jax.vmap(one)(keys).items()}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return draws(some_keys(4000, seed=1), ALL)
+
+
+def is_uniform(numbers, low, high):
+    numbers = np.asarray(numbers, np.float64)
+    assert low <= numbers.min() + 1e-6
+    assert numbers.max() - 1e-6 <= high
+    return stats.kstest((numbers - low) / (high - low), "uniform").pvalue > 0.01
+
+
+def is_even(numbers, values):
+    counts = np.array([np.sum(numbers == value) for value in values])
+    assert counts.sum() == len(numbers)  # nothing else is drawn
+    return stats.chisquare(counts).pvalue > 0.01
+
+
+def test_real_parameters_are_uniform_over_their_ranges(drawn):
+    ranges = {"brightness": (0.6, 1.4), "contrast": (0.5, 1.5), "saturation": (0.4, 1.6)}
+    for name, (low, high) in ranges.items():
+        assert is_uniform(drawn[name][:, 0], low, high), name
+    for place, (low, high) in enumerate([(-30, 30), (0.8, 1.2), (-10, 10)]):
+        assert is_uniform(drawn["warp"][:, place], low, high), place
+
+
+def test_whole_parameters_are_uniform_over_their_ranges_and_a_flip_is_a_toss(drawn):
+    rows, columns = drawn["translate"].T
+    assert is_even(7 * rows + columns, [7 * i + j for i in range(-3, 4) for j in range(-3, 4)])
+    rows, columns = drawn["cutout"].T  # of images 8 by 10
+    assert is_even(10 * rows + columns, range(80))
+    assert is_even(drawn["flip"][:, 0], [False, True])
+    assert drawn["translate"].dtype == drawn["cutout"].dtype == np.int32
+
+
+def test_alphas_are_normal_with_the_standard_deviation_of_the_flag(drawn):
+    assert stats.kstest(drawn["pca"].ravel() / 0.1, "norm").pvalue > 0.01
+    assert drawn["pca"].shape == (4000, 3)
+
+
+def test_no_draw_says_anything_about_another(drawn):
+    columns = np.concatenate([drawn[name].astype(np.float64) for name in sorted(drawn)], axis=1)
+    related = np.corrcoef(columns.T) - np.eye(columns.shape[1])
+    assert columns.shape == (4000, 3 + 3 + 2 + 2 + 3 + 1)
+    assert np.abs(related).max() < 0.06  # four standard deviations
+
+
+def test_a_factor_is_never_below_zero():
+    low = draws(some_keys(4000, seed=1), Augmentation(brightness=2.0))["brightness"]
+    assert 0 <= low.min() < 0.05
+    assert low.max() > 2.9
+
+
+@pytest.mark.parametrize("name", Augmentation._fields)
+def test_switching_one_on_leaves_the_draws_of_the_others_alone(name, drawn):
+    keys = some_keys(4000, seed=1)
+    alone, without = (draws(keys, s) for s in (Augmentation(**{name: getattr(ALL, name)}), ALL._replace(**{name: 0})))
+    changes = {"random_crop": "translate", "random_flip": "flip", "pca_color": "pca"} | dict.fromkeys(
+        ("rotation", "scale", "shear"), "warp"
+    )
+    change, place = changes.get(name, name), {"scale": 1, "shear": 2}.get(name, 0)
+    own = slice(place, place + 1) if change == "warp" else slice(None)
+    np.testing.assert_array_equal(alone[change][:, own], drawn[change][:, own])
+    assert set(alone) == {change}  # what is off is not called
+    for other, numbers in without.items():
+        same = numbers == drawn[other]
+        if other == change:
+            assert not same[:, own].all()
+            same[:, own] = True
+        assert same.all(), other
+
+
+def test_float64_draws_the_same_numbers(drawn):
+    for name, numbers in draws(some_keys(4000, seed=1)[:50], ALL, "float64").items():
+        np.testing.assert_array_equal(numbers, drawn[name][:50], err_msg=name)
+        assert numbers.dtype in (np.int32, bool, np.float64 if name != "pca" else np.float32)
+
+
+def test_two_keys_draw_differently(drawn):
+    for name in ("warp", "brightness", "contrast", "saturation", "pca"):
+        assert len(np.unique(drawn[name][:, 0])) > 3990, name
+
+
+def test_the_draws_are_the_ones_of_the_first_release(drawn):
+    # A change here would make every published run another run.
+    wanted = {
+        "brightness": [0.60068923],
+        "contrast": [0.60001373],
+        "cutout": [4, 8],
+        "flip": [False],
+        "pca": [-0.084331684, -0.0084735025, -0.0015556477],
+        "saturation": [1.4816396],
+        "translate": [1, -3],
+        "warp": [-16.052513, 0.86339366, 3.427763],
+    }
+    assert set(drawn) == set(wanted)
+    for name, numbers in wanted.items():
+        np.testing.assert_allclose(drawn[name][0], numbers, rtol=1e-6, err_msg=name)
+
+
+# ---- all together
+
+
+def changed(key, image, strengths=ALL, fill=(0.4, 0.5, 0.6)):
+    return augment(key, image, jnp.asarray(COMPONENTS, image.dtype), jnp.asarray(fill, image.dtype), strengths)
+
+
+def test_what_is_off_costs_nothing():
+    image = jnp.asarray(some_image((6, 6, 3)), jnp.float32)
+    key = some_keys(1)[0]
+    assert changed(key, image, Augmentation()) is image
+    assert not any(Augmentation())
+    assert Augmentation() == tuple(OFF.values())
+    jaxpr = str(jax.make_jaxpr(lambda key, image: changed(key, image, Augmentation(random_flip=True)))(key, image))
+    assert jaxpr.count("random_fold_in") == 1
+
+
+def changed_one_by_one(image, numbers, fill):
+    image = translated(warped(image, *numbers["warp"]), *numbers["translate"])
+    image = np.clip(numbers["brightness"] * (image[:, ::-1] if numbers["flip"] else image), 0, 1)
+    for name, other in (("contrast", lambda x: luma(x).mean()), ("saturation", luma)):
+        image = np.clip(numbers[name] * image + (1 - numbers[name]) * other(image), 0, 1)
+    if image.shape[-1] == 3:
+        image = np.clip(image + COMPONENTS @ numbers["pca"].astype(np.float64), 0, 1)
+    return cut(image, *numbers["cutout"], ALL.cutout, fill)
+
+
+@DTYPES
+def test_changes_follow_one_another_in_the_documented_order(dtype, drawn):
+    images, keys = some_image((20, 8, 10, 3)), some_keys(4000, seed=1)[:20]
+    with arithmetic(dtype):
+        got = jax.jit(jax.vmap(changed))(keys, images.astype(dtype))
+    assert got.dtype == dtype
+    # 3e-7 at least, since draws are float32, and the last bit of a normal one depends on what it is compiled with.
+    for k, image in enumerate(images):
+        wanted = changed_one_by_one(image, {name: numbers[k] for name, numbers in drawn.items()}, (0.4, 0.5, 0.6))
+        np.testing.assert_allclose(got[k], wanted, rtol=0, atol=max(3e-7, 2 * TOLERANCE[dtype]))
+
+
+def test_many_at_once_are_as_one_at_a_time_with_one_channel_too(drawn):
+    images, keys = some_image((3, 8, 10, 1)).astype(np.float32), some_keys(4000, seed=1)[:3]
+    strengths = ALL._replace(pca_color=0)
+
+    def one(key, image):
+        return augment(key, image, jnp.ones((1, 1)), jnp.full(1, 0.5), strengths)
+
+    with arithmetic("float32"):
+        many, alone = jax.jit(jax.vmap(one))(keys, images), jax.jit(one)
+        for k, image in enumerate(images):
+            numbers = {name: numbers[k] for name, numbers in drawn.items()}
+            np.testing.assert_allclose(many[k], changed_one_by_one(image.astype(np.float64), numbers, 0.5), atol=1e-5)
+            np.testing.assert_allclose(many[k], alone(keys[k], image), rtol=0, atol=1e-6)
+
+
+def test_pixels_stay_between_zero_and_one_at_the_strongest():
+    strengths = Augmentation(2, True, 5.0, 3.0, 3.0, 3.0, 180.0, 1 - 2**-24, 89.9999, 2)
+    images = some_image((64, 8, 8, 3)).astype(np.float32)
+    got = np.asarray(jax.jit(jax.vmap(lambda key, image: changed(key, image, strengths)))(some_keys(64), images))
+    assert 0 <= got.min() < got.max() <= 1
+
+
+# ---- mixup, and the colours of a data set
+
+
+def test_mixup_shares_are_the_larger_part_of_a_beta_share():
+    sample, found = jax.jit(jax.vmap(module.mixup_share, (0, None))), {}
+    for dtype in TOLERANCE:
+        with arithmetic(dtype):
+            alphas = (0.2, 1.0, 8.0, 1e-44, 1e-30, 1e20, 3e38)
+            found[dtype] = {alpha: np.asarray(sample(some_keys(3000), np.float32(alpha))) for alpha in alphas}
+    for alpha, share in found["float32"].items():
+        np.testing.assert_allclose(found["float64"][alpha], share, rtol=1e-5)
+        assert share.dtype == np.float32
+        assert 0.5 <= share.min() <= share.max() <= 1
+        if 0.1 < alpha < 10:
+            places = np.linspace(0.5, 0.99, 50)
+            parts = (share <= places[:, None]).mean(1)
+            np.testing.assert_allclose(parts, 2 * stats.beta.cdf(places, alpha, alpha) - 1, atol=0.03)
+        else:
+            np.testing.assert_allclose(share, 1 if alpha < 1 else 0.5)
+    assert abs(found["float32"][1.0].mean() - 0.75) < 0.01
+
+
+def test_mixup_partners_are_never_the_example_itself_where_there_is_another():
+    with jax.numpy_dtype_promotion("strict"):
+        shifts = {n: np.asarray(jax.vmap(lambda key, n=n: module.mixup_shift(key, n))(some_keys(2000))) for n in (1, 2, 6)}
+    assert is_even(shifts[6], range(1, 6))
+    assert set(shifts[2]) == {1}
+    assert set(shifts[1]) == {0}
+    assert all(shift.dtype == np.int32 for shift in shifts.values())
+
+
+def test_principal_components_are_those_of_the_pixels():
+    pixels = (
+        np.random.default_rng(0).normal(size=(500, 3)) @ np.diag([0.01, 0.2, 0.05]) @ np.array([[2, 1, 0], [1, 1, 1], [0, 1, 3]])
+    )
+    covariance = np.cov(pixels.T)
+    components = module.principal_components(covariance)
+    assert components.dtype == np.float64
+    np.testing.assert_allclose(components @ components.T, covariance, rtol=1e-9)  # alphas of variance 1 give the pixels' own
+    sizes = np.linalg.norm(components, axis=0)
+    assert sizes[0] > sizes[1] > sizes[2] > 0
+    for size, component in zip(sizes, components.T, strict=True):
+        np.testing.assert_allclose(covariance @ component, size**2 * component, rtol=1e-8)
+        np.testing.assert_allclose(np.std(pixels @ (component / size), ddof=1), size, rtol=1e-9)
+        assert component[np.argmax(np.abs(component))] > 0
+
+
+def test_principal_components_of_grey_pixels_and_of_one_channel():
+    grey = module.principal_components(np.full((3, 3), 0.09))
+    np.testing.assert_allclose(grey, np.stack([np.full(3, 0.3), np.zeros(3), np.zeros(3)], 1), atol=1e-8)
+    np.testing.assert_allclose(module.principal_components(np.array([[0.04]])), [[0.2]])
+
+
+def test_rounding_does_not_choose_the_sign_of_a_principal_component():
+    apart = np.array([1, -1, 0]) / np.sqrt(2)
+    covariance = 0.3 * np.outer(apart, apart) + 0.1 * np.outer([0, 0, 1], [0, 0, 1])
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(size=(3, 3)) * 1e-12
+        components = module.principal_components(covariance + noise + noise.T)
+        np.testing.assert_allclose(components[:, 0], np.sqrt(0.3) * apart, atol=1e-9)
