@@ -81,10 +81,10 @@ case $1 in
   test) shift; cd "$root"; exec "$python" -P -m pytest "$@" ;;
   bench)
     shift
-    [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' *.py | sed 's/\.py$//')
+    [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' [!_]*.py | sed 's/\.py$//')
     for name in "$@"; do
-      [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo *.py)" 2
-      "$python" -P "$root/benchmarks/$name.py"
+      [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo [!_]*.py)" 2
+      PYTHONPATH=$root/benchmarks:$PYTHONPATH "$python" -P "$root/benchmarks/$name.py"
     done
     ;;
   *) exec "$python" -P -m percept_jax "$@" ;;

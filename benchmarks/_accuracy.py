@@ -1,0 +1,56 @@
+"""What the benchmarks of accuracy share: a table of experiments over seeds.
+
+Each run is its own process, started as a user would. As many run side by side as there are cores, each on one of them: two
+such runs take less time than one on two cores after the other. A run that is already finished is taken as it is.
+"""
+
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def table(names: Sequence[str], seeds: int, flags: Sequence[str] = ()) -> None:
+    """Prints a row for each experiment of `experiments/`, over seeds from 0 on: mean and standard deviation.
+
+    Seconds are the median of what a run took on one core, without its process's start.
+    """
+    print("| experiment | parameters | validation accuracy | test accuracy | test loss | steps | seconds on a core |")
+    print("|---|---|---|---|---|---|---|")
+    cores: queue.Queue = queue.Queue()
+    for core in sorted(os.sched_getaffinity(0)):
+        cores.put(core)
+
+    def run(name: str, seed: int) -> dict[str, Any]:
+        core = cores.get()
+        try:
+            command = [sys.executable, "-P", "-m", "percept_jax", f"{ROOT}/experiments/{name}.flags", f"--seed={seed}", *flags]
+            done = subprocess.run(["taskset", "-c", str(core), *command, "--json"], capture_output=True, text=True)
+        finally:
+            cores.put(core)
+        if done.returncode:
+            raise SystemExit(done.stderr.strip())
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name in names]
+        for name, runs in rows:
+            print(_row(name, [run.result() for run in runs]), flush=True)
+
+
+def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
+    cells = [name, f"{runs[0]['parameters']:,}"]
+    for split, metric in (("validation", "accuracy"), ("test", "accuracy"), ("test", "loss")):
+        values = [run[split][metric] for run in runs]
+        cells.append(f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
+    seconds = statistics.median(sum(run["seconds"].values()) for run in runs)
+    cells += [f"{round(statistics.median(run['steps'] for run in runs)):,}", f"{seconds:.0f}"]
+    return "| " + " | ".join(cells) + " |"
