@@ -124,6 +124,7 @@ def plot(request: Request) -> dict[str, Any]:
     """plot RUN_DIR [--boundary], or plot --augmentations FILE.flags: pictures."""
     from percept_jax import pictures
 
+    use_compilation_cache()
     if request.options["augmentations"]:
         if request.words:
             raise UsageError("usage: plot --augmentations FILE.flags")

@@ -50,15 +50,12 @@ class Experiment:
         "",
         "static",
         "data",
-        "examples to train on, as TFDS slices: train[:90%], train+extra; empty: train, less what is held out",
+        "examples to train on, as a TFDS slice: train[:90%], train+extra; empty: train less what is held out",
     )
     validation_split: str = _knob(
-        "",
-        "static",
-        "data",
-        "examples to choose the best step on; empty: validation, else a tenth of train (a fifth without test)",
+        "", "static", "data", "examples to choose the best step on; empty: validation, else held out of train"
     )
-    test_split: str = _knob("", "static", "data", "examples to report on; empty: test, else the last fifth of train")
+    test_split: str = _knob("", "static", "data", "examples to report on; empty: test, else held out of train")
     image_size: int = _knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
     normalize: Literal["standard", "unit", "none"] = _knob(
         "standard",
@@ -76,11 +73,7 @@ class Experiment:
     contrast: float = _knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
     saturation: float = _knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
     pca_color: float = _knob(
-        0.0,
-        "static",
-        "augmentation",
-        "standard deviation of AlexNet's shifts along the principal colours",
-        "[0, inf)",
+        0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colours", "[0, inf)"
     )
     cutout: int = _knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
     mixup: float = _knob(
@@ -88,11 +81,7 @@ class Experiment:
     )
 
     batch_size: int | Literal["all"] = _knob(
-        64,
-        "static",
-        "training",
-        "examples a step, over all devices; 1, some, or all: full-batch descent",
-        "[1, 1000000]",
+        64, "static", "training", "examples a step, over all devices; all: the whole training split", "[1, 1000000]"
     )
     epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
     steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
@@ -104,10 +93,7 @@ class Experiment:
         "by how much the best wrong class is ahead",
     )
     optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = _knob(
-        "sgd",
-        "static",
-        "training",
-        "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients",
+        "sgd", "static", "training", "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients"
     )
     schedule: Literal["constant", "cosine", "step", "exponential"] = _knob(
         "constant",
@@ -130,11 +116,7 @@ class Experiment:
         0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient; under adamw to its step", "[0, inf)"
     )
     ema_decay: float = _knob(
-        0.0,
-        "static",
-        "training",
-        "share kept a step of a running mean of the weights, to be evaluated; 0: off",
-        "[0, 1)",
+        0.0, "static", "training", "share a step keeps of a running mean of weights, then evaluated; 0: off", "[0, 1)"
     )
     dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
     label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")

@@ -55,12 +55,12 @@ class Dataset(NamedTuple):
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean `[channels]` and covariance `[channels, channels]` of the pixels of all images, float64, over blocks of images."""
-    channels = images.shape[-1]
+    channels, count = images.shape[-1], images[..., 0].size
+    origin = images[0, 0, 0].astype(np.float64)  # about some pixel, so that channels that never change have a variance of 0
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for first in range(0, len(images), 1024):
-        pixels = images[first : first + 1024].reshape(-1, channels).astype(np.float64)
+        pixels = images[first : first + 1024].reshape(-1, channels) - origin
         total += pixels.sum(0)
         products += pixels.T @ pixels
-    count = images[..., 0].size
     mean = total / count
-    return mean, products / count - np.outer(mean, mean)
+    return origin + mean, products / count - np.outer(mean, mean)

@@ -20,8 +20,8 @@ class Input(NamedTuple):
         image_shape: (height, width, channels) in which the data set stores its images; 0 where their sizes differ.
         image_size: pixels a side that the model sees.
         mean, scale: one number a channel.
-        components: one row a channel: the columns are the principal components of the colours, from 0 to 1.
         classes: a name for each output.
+        components: `[channels, channels]`, columns are the principal components of the colours, from 0 to 1.
         points: whether it takes points, not images.
     """
 
@@ -29,9 +29,9 @@ class Input(NamedTuple):
     image_size: int
     mean: Sequence[float]
     scale: Sequence[float]
-    components: Sequence[Sequence[float]]
     classes: Sequence[str]
-    points: bool
+    components: Sequence[Sequence[float]] = ()
+    points: bool = False
 
     def fit(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """uint8 `[height, width, channels]` of any size to `[images, image_size, image_size, channels]`.
@@ -77,5 +77,5 @@ def describe(normalize: str, dataset: Dataset) -> Input:
         mean, deviation = np.zeros_like(mean), np.full_like(mean, {"unit": 255.0, "none": 1.0}[normalize])
     scale = 1 / np.where(deviation > 0, deviation, 1.0)
     return Input(
-        info.image_shape, dataset.images.shape[1], mean.tolist(), scale.tolist(), components.tolist(), info.classes, info.points
+        info.image_shape, dataset.images.shape[1], mean.tolist(), scale.tolist(), info.classes, components.tolist(), info.points
     )

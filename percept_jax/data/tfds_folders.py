@@ -36,7 +36,7 @@ def describe(folder: Path) -> Info:
     image, label = (builder.info.features[key] for key in _keys(builder, folder))
     height, width, channels = (size or 0 for size in image.shape)
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
-    return Info((height, width, channels or 3), tuple(label.names), splits, folder.name)
+    return Info((height, width, 1 if channels == 1 else 3), tuple(label.names), splits, folder.name)
 
 
 def read(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:

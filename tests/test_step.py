@@ -1,0 +1,83 @@
+"""What a training step makes of its examples before the model sees them."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from percept_jax.data import inputs
+from percept_jax.data.dataset import Dataset, Info
+from percept_jax.experiment import Experiment
+from percept_jax.training import evaluation
+from percept_jax.training.parallel import AXIS
+from percept_jax.training.step import make_program, training_batch
+
+ALL_ON = {
+    "random_crop": 2, "random_flip": True, "rotation": 20.0, "scale": 0.2, "shear": 10.0, "brightness": 0.3, "contrast": 0.3,
+    "saturation": 0.5, "pca_color": 0.1, "cutout": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def colourful():
+    rng = np.random.default_rng(0)
+    info = Info((8, 8, 3), tuple("abcd"), {"train": 24, "validation": 4, "test": 4}).select()
+    return Dataset(info, rng.integers(0, 256, (32, 8, 8, 3)).astype(np.uint8), rng.integers(0, 4, 32).astype(np.int32))
+
+
+def batch(dataset, devices=1, key=0, **on):
+    """Images as the model sees them, and targets, of the first 16 examples; the batch split over `devices`."""
+    experiment = dataclasses.replace(Experiment(model="linear", dtype="float64", steps=1), **on)
+    with jax.enable_x64(True):
+        data = evaluation.device_data(dataset, inputs.describe("standard", dataset), experiment.real_dtype)
+        index, key = np.arange(16, dtype=np.int32), jax.random.key(key, impl="threefry2x32")
+        make = functools.partial(training_batch, program=make_program(experiment, 4, AXIS if devices > 1 else None))
+        if devices == 1:
+            return [np.asarray(x) for x in jax.jit(make)(key, index, data)], data
+        split = jax.pmap(functools.partial(make, axis_name=AXIS), AXIS, in_axes=(None, 0, None))
+        found = split(key, index.reshape(devices, -1), data)
+        return [np.asarray(x).reshape(16, *x.shape[2:]) for x in found], data
+
+
+def test_without_augmentation_a_model_sees_normalised_pixels_and_one_hot_targets(colourful):
+    (images, targets), data = batch(colourful)
+    np.testing.assert_allclose(images, (colourful.images[:16] - data.mean) * data.scale, rtol=1e-12)
+    np.testing.assert_array_equal(targets, np.eye(4)[colourful.labels[:16]])
+
+
+def test_augmentation_changes_images_and_never_labels(colourful):
+    plain = batch(colourful)[0][0]
+    (images, targets), _ = batch(colourful, **ALL_ON)
+    np.testing.assert_array_equal(targets, np.eye(4)[colourful.labels[:16]])
+    assert (np.abs(images - plain).max((1, 2, 3)) > 1e-6).all()
+    assert np.abs(batch(colourful, key=1, **ALL_ON)[0][0] - images).max() > 1e-6
+    assert images.shape == plain.shape
+
+
+@pytest.mark.parametrize("on", [{}, ALL_ON, {"mixup": 0.4}, ALL_ON | {"mixup": 0.4}], ids=["none", "all", "mixup", "both"])
+def test_four_devices_draw_what_one_does(colourful, on):
+    one, four = (batch(colourful, devices, **on)[0] for devices in (1, 4))
+    for a, b in zip(one, four, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_mixup_mixes_an_example_and_its_target_with_another_s_by_one_share(colourful):
+    dataset = colourful._replace(labels=np.arange(32, dtype=np.int32) % 4)
+    plain, own = batch(dataset)[0]
+    (images, targets), _ = batch(dataset, mixup=1.0)
+    shifts = []
+    for p in range(16):
+        fits = []
+        for shift in range(1, 16):
+            partner = (p + shift) % 16
+            share = np.vdot(images[p] - plain[partner], plain[p] - plain[partner]) / np.sum((plain[p] - plain[partner]) ** 2)
+            mixed, target = (share * x[p] + (1 - share) * x[partner] for x in (plain, own))
+            if np.allclose(mixed, images[p], atol=1e-9) and np.allclose(target, targets[p], atol=1e-6):
+                fits.append((shift, share))
+        assert fits, p
+        shifts.append({shift for shift, share in fits if 0.5 <= share <= 1})
+    assert len(set.intersection(*shifts)) == 1
+    np.testing.assert_allclose(targets.sum(1), 1)
+    assert len(np.unique(targets.max(1).round(6))) > 8  # a share an example
