@@ -6,7 +6,8 @@ decoded and resized once, into a checksummed cache in the data directory.
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def _cached(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `read(path, info, image_size)` gives, kept in a file whose header says what it was made from."""
     cache = data_dir / "cache" / f"{title}-{'-'.join(info.splits)}-{image_size}.safetensors"
-    made_from = _stamp(path)
+    made_from = _stamp(path, [images.__file__, inspect.getfile(read)])
     try:
         arrays, meta = files.read_arrays(cache)
         if meta == made_from:
@@ -121,8 +122,8 @@ def _cached(
     return pixels, labels
 
 
-def _stamp(folder: Path) -> str:
-    """A folder's files by name, size and time of change, and what decodes them: does a cache hold what would be decoded now?"""
+def _stamp(folder: Path, code: Sequence[str]) -> str:
+    """A folder's files by name, size and time of change, and what reads them: does a cache hold what would be read now?"""
     stats = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
     rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(repr((rows, PIL.__version__, Path(images.__file__).read_bytes())).encode()).hexdigest()
+    return hashlib.sha256(repr((rows, PIL.__version__, [Path(file).read_bytes() for file in code])).encode()).hexdigest()

@@ -157,13 +157,11 @@ def training_batch(
 
     Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
     """
-    whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
     first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
     positions = first + jnp.arange(len(index))
     augment_key, share_key, shift_key = jax.random.split(key, 3)
 
-    def examples(positions: Array) -> tuple[Array, Array]:
-        index = whole[positions]
+    def examples(index: Array, positions: Array) -> tuple[Array, Array]:
         pixels = data.images[index].astype(data.mean.dtype)
         if any(program.augmentation):
             keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, positions)
@@ -171,9 +169,11 @@ def training_batch(
             pixels = 255 * jax.vmap(change, (0, 0, None, None))(keys, pixels / 255, data.components, data.mean / 255)
         return pixels, jax.nn.one_hot(data.labels[index], program.num_classes, dtype=_wide(program.dtype))
 
-    pixels, targets = examples(positions)
+    pixels, targets = examples(index, positions)
     if program.mixup:
-        others = examples((positions + mixup_shift(shift_key, len(whole))) % len(whole))
+        whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
+        partners = (positions + mixup_shift(shift_key, len(whole))) % len(whole)
+        others = examples(whole[partners], partners)  # as they are seen themselves, on whichever device
         keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
         share = jax.vmap(mixup_share, (0, None))(keys, program.mixup).astype(pixels.dtype)
         pixels = share[:, None, None, None] * pixels + (1 - share[:, None, None, None]) * others[0]
