@@ -85,10 +85,12 @@ case $1 in
   bench)
     shift
     [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' [!_]*.py | sed 's/\.py$//')
+    failed=0
     for name in "$@"; do
       [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo [!_]*.py)" 2
-      PYTHONPATH=$root/benchmarks:$PYTHONPATH "$python" -P "$root/benchmarks/$name.py"
+      PYTHONPATH=$root/benchmarks:$PYTHONPATH "$python" -P "$root/benchmarks/$name.py" || failed=1  # the others do not need it
     done
+    exit $failed
     ;;
   *) exec "$python" -P -m percept_jax "$@" ;;
 esac

@@ -40,10 +40,13 @@ def table(names: Sequence[str], seeds: int, flags: Sequence[str] = ()) -> None:
             raise SystemExit(done.stderr.strip())
         return json.loads(done.stdout.splitlines()[-1])
 
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name in names]
+    pool = ThreadPoolExecutor(cores.qsize())
+    rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name in names]
+    try:
         for name, runs in rows:
             print(_row(name, [run.result() for run in runs]), flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:

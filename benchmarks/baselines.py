@@ -6,6 +6,7 @@ Their one setting is chosen on the validation split: 1, 3 or 5 neighbours, and t
 deterministic, so there is no spread to report.
 """
 
+import sys
 import time
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from percept_jax.data import sources
+from percept_jax.errors import PerceptError
 from percept_jax.training.run_dir import data_path
 
 CANDIDATES = {
@@ -41,4 +43,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PerceptError as error:
+        sys.exit(str(error))

@@ -25,10 +25,11 @@ from percept_jax.training.step import make_program, predict_step
 
 
 class Prediction(NamedTuple):
-    """Labels `[images]`, int; probabilities `[images, classes]`; the classes' names."""
+    """Labels `[images]`, int; probabilities and the logits behind them, `[images, classes]`; the classes' names."""
 
     labels: np.ndarray
     probabilities: np.ndarray
+    logits: np.ndarray
     classes: Sequence[str]
 
 
@@ -42,6 +43,7 @@ class Trained:
         input: what is done to an image before the model sees it.
         variables: of the Flax module.
         best_step: the step that they are from; None before the first validation, when they are the initial ones.
+        data_crc: checksum of the data set that it was trained on.
         result: what result.json holds; None while the run is unfinished.
     """
 
@@ -50,6 +52,7 @@ class Trained:
     input: Input
     variables: dict[str, Any]
     best_step: int | None
+    data_crc: int
     result: dict[str, Any] | None
 
     @cached_property
@@ -72,24 +75,25 @@ class Trained:
                 raise UsageError(f"a point is {list(image.shape)}, not [{channels}]")
             if not self.input.points and (image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels):
                 raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
-        rows = [np.zeros((0, len(self.input.classes)))]
+        rows = [np.zeros((2, 0, len(self.input.classes)))]
         with jax.enable_x64(self.experiment.dtype == "float64"):
             mean, scale = (np.array(numbers, self.experiment.real_dtype) for numbers in (self.input.mean, self.input.scale))
             for first in range(0, len(images), evaluation.BATCH):
                 batch = self.input.fit(images[first : first + evaluation.BATCH])
                 rows.append(np.asarray(self._predict(self.variables, batch, mean, scale)))
-        probabilities = np.concatenate(rows)
-        return Prediction(probabilities.argmax(-1), probabilities, self.input.classes)
+        logits, probabilities = np.concatenate(rows, axis=1)
+        return Prediction(logits.argmax(-1), probabilities, logits, self.input.classes)  # probabilities may round to equals
 
     def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
         """Metrics of the validation and the test split, by name: every example once.
 
         The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where
-        the model was trained on arrays, which are not here any more.
+        the model was trained on arrays, which are not here any more, or the data set has changed since.
         """
         folder = data_path(data_dir)
         info = select(self.experiment, sources.describe(self.experiment.dataset, folder))
         dataset = sources.load(self.experiment.dataset, folder, info, self.input.image_size)
+        dataset.check(self.data_crc, self.experiment.dataset, self.path)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
             data = parallel.place(evaluation.device_data(dataset, self.input, self.experiment.real_dtype), devices)
@@ -139,7 +143,7 @@ def run(
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise UsageError("data is a pair: images, labels")
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
-        experiment = dataclasses.replace(experiment, dataset=f"arrays-{digest.hexdigest()[:12]}")
+        experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
     experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
     experiment.validate()
     path = run_path(experiment, name or default_name(experiment))
@@ -199,5 +203,6 @@ def load(run_dir: str | Path) -> Trained:
         input=Input(**header["input"]),
         variables=checkpoint.nested(arrays, "best/"),
         best_step=best.get("step"),
+        data_crc=header["data_crc"],
         result=read_json(path / "result.json") if (path / "result.json").exists() else None,
     )

@@ -40,7 +40,7 @@ def evaluate(request: Request) -> dict[str, Any]:
     use_compilation_cache()
     trained = api.load(path)
     found = trained.evaluate(request.experiment.data_dir)
-    print(f"weights of step {trained.best_step}")
+    print(f"weights of step {trained.best_step}" if trained.best_step else "initial weights: there was no validation yet")
     for split, numbers in found.items():
         print(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))
     return {"run_dir": path, "best_step": trained.best_step, **found}
@@ -58,8 +58,9 @@ def predict(request: Request) -> dict[str, Any]:
     trained = api.load(path)
     images = [_point(word) if trained.input.points else read(Path(word), trained.input.image_shape[-1]) for word in words]
     found = []
-    for word, row in zip(words, trained.predict(images).probabilities, strict=True):
-        best = row.argsort()[::-1][:top_k]
+    predicted = trained.predict(images)
+    for word, row, logits in zip(words, predicted.probabilities, predicted.logits, strict=True):
+        best = (-logits).argsort(kind="stable")[:top_k]
         guesses = [{"class": trained.input.classes[c], "probability": float(row[c])} for c in best]
         print(word + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses))
         found.append({"image": word, **guesses[0], "top_k": guesses})
@@ -74,9 +75,12 @@ def _one(words: Sequence[str], usage: str) -> str:
 
 def _point(word: str) -> np.ndarray:
     try:
-        return np.array([float(number) for number in word.split(",")], np.float32)
-    except ValueError as error:
-        raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1") from error
+        point = np.array([float(number) for number in word.split(",")], np.float32)
+    except ValueError:
+        point = np.array([np.nan])
+    if not np.isfinite(point).all():
+        raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1")
+    return point
 
 
 def list_all(request: Request) -> dict[str, Any]:

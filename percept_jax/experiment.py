@@ -122,7 +122,13 @@ class Experiment:
     label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
     seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
 
-    stop_after: float = _knob(0.0, "static", "run", "stop after this many epochs without improvement; 0: never", "[0, inf)")
+    stop_after: float = _knob(
+        0.0,
+        "static",
+        "run",
+        "stop after so many epochs without a new best validation accuracy; 0: never",
+        "[0, inf)",
+    )
     eval_every: int = _knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
     checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at every validation", "[0, inf)")
     log_every: int = _knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")

@@ -24,6 +24,18 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """The lines of a file of JSON objects, without a last one that was cut off while it was written; none without a file."""
+    lines = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+    return lines
+
+
 @contextlib.contextmanager
 def in_place(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what was written there takes its place at the end. Raises StorageError."""

@@ -37,7 +37,7 @@ def expand(args: Sequence[str], booleans: Set[str]) -> tuple[list[str], list[Set
     rest = list(args)
     while rest:
         arg = rest.pop(0)
-        if not arg.startswith("-"):
+        if not arg.startswith("-") or re.match(r"-[\d.]", arg):  # a number below 0 is no flag
             if arg.endswith(".flags"):
                 settings += _read(Path(arg), COMMAND_LINE, ())
             else:
@@ -46,6 +46,8 @@ def expand(args: Sequence[str], booleans: Set[str]) -> tuple[list[str], list[Set
         name, equals, text = arg.lstrip("-").partition("=")
         if not equals and name not in booleans and rest and not rest[0].startswith("--"):
             equals, text = "=", rest.pop(0)
+        if name in booleans and not equals and rest and rest[0] in ("true", "false"):
+            raise UsageError(f"write --{name}={rest[0]}", where=COMMAND_LINE)
         setting = Setting(name, text if equals else None, COMMAND_LINE)
         settings += _include(setting, Path(), ()) if name == "flagfile" else [setting]
     return positional, settings
@@ -85,7 +87,7 @@ def _parse(line: str, origin: str) -> Setting:
     name, equals, text = match.groups()
     if equals and text[:1] in ("'", '"'):
         raise UsageError(f"quotes would be part of the value; write --{name}={text.strip(chr(34) + chr(39))}", name, origin)
-    if equals and re.search(r"\s(#|//)", text):
+    if equals and re.search(r"\s(#|//)", text) and not text.startswith("folder:"):
         raise UsageError("a comment would be part of the value; give it a line of its own", name, origin)
     if equals and text != text.lstrip():
         raise UsageError(f"no space after the sign; write --{name}={text.lstrip()}", name, origin)

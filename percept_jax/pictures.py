@@ -41,7 +41,8 @@ def of_run(trained: api.Trained, data_dir: str, boundary: bool) -> list[Path]:
 
 def augmentations(experiment: Experiment, name: str) -> Path:
     """Draws the first training images, and what the training step makes of them, into runs/<name>/augmentations.png."""
-    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
+    steps = experiment.steps or not experiment.epochs  # the length of a run that there is not
+    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset), steps=int(steps))
     experiment.validate()
     path = (
         run_path(dataclasses.replace(experiment, run_dir=""), name or api.default_name(experiment)).parent / "augmentations.png"
@@ -50,6 +51,8 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     if dataset.info.points:
         raise UsageError(f"{experiment.dataset} has points, not images", "augmentations")
     program = make_program(experiment, len(dataset.info.classes))
+    if not any(program.augmentation) and not program.mixup:
+        raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = evaluation.device_data(dataset, inputs.describe(experiment.normalize, dataset), experiment.real_dtype)
     index = dataset.info.index["train"][:ROWS]
     draw = jax.jit(partial(training_batch, program=program))

@@ -1,12 +1,13 @@
 """Pictures, drawn from the files in a run directory or from arrays."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from percept_jax import files
 
 
 def draw(path: Path) -> list[Path]:
@@ -65,7 +66,7 @@ def grid(path: Path, images: np.ndarray) -> None:
 
 def _training(path: Path) -> Path:
     """training.png: loss and accuracy against the step, on the training and the validation split."""
-    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = files.read_json_lines(path / "metrics.jsonl")
     figure = _figure(9, 3.6)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, style in (("train", {"alpha": 0.6, "linewidth": 1}), ("validation", {"marker": ".", "linewidth": 1.5})):
@@ -92,8 +93,8 @@ def _confusion(path: Path) -> Path:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= 40:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)  # $ is a letter like any other
         for i, row in enumerate(counts):
             for j, n in enumerate(row):
                 if n:

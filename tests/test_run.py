@@ -19,13 +19,18 @@ import pytest
 from percept_jax import Experiment, load, train
 from percept_jax.__main__ import main
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
+from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
 from percept_jax.training.loop import train_pack
 from percept_jax.training.pack import Trial
 from percept_jax.training.progress import Reporter
-from percept_jax.training.run_dir import RunDir, flag_lines, identity, read_metrics
+from percept_jax.training.run_dir import RunDir, flag_lines, identity
 
 TIMINGS = {"examples_per_second"}
+
+
+def read_metrics(path):
+    return read_json_lines(Path(path) / "metrics.jsonl")
 
 
 def logged(path):
@@ -311,7 +316,7 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
     assert (run.predict(images).labels == labels).mean() > 0.95
     assert load(run.path).predict(images[:4]).probabilities.shape == (4, 3)
     np.testing.assert_allclose(run.predict(images[:5]).probabilities.sum(1), 1, rtol=1e-6)
-    with pytest.raises(UsageError, match="unknown name 'arrays-"):
+    with pytest.raises(UsageError, match="trained on arrays of a program"):
         run.evaluate()
     with pytest.raises(UsageError, match=r"uint8 \[height, width, 3\]"):
         run.predict(images[..., 0])
@@ -333,6 +338,17 @@ def test_prediction_sees_what_evaluation_saw(small, digits):
     index = digits.info.index["test"]
     predicted = run.predict(digits.images[index]).labels
     assert (predicted == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+
+
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "quadratic", "perceptron"])
+def test_prediction_is_evaluation_where_probabilities_round_to_equals(small, digits, loss):
+    """Pixels of 0 to 255 make outputs of hundreds, whose sigmoids are 0 or 1 to the computer."""
+    run = train(dataclasses.replace(small, model="linear", knobs={}, loss=loss, normalize="none", learning_rate=0.01, steps=100))
+    index = digits.info.index["test"]
+    predicted = run.predict(digits.images[index])
+    assert (predicted.labels == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+    np.testing.assert_allclose(predicted.probabilities.sum(1), 1, rtol=1e-5)
+    assert np.abs(predicted.logits).max() > 50
 
 
 def test_a_pack_leaves_every_trial_its_own_complete_directory(small, digits, tmp_path):

@@ -1,11 +1,14 @@
 """What a data set is to the rest of the house: a description, and then arrays."""
 
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from percept_jax.data.splits import choose
+from percept_jax.errors import UsageError
 
 
 class Info(NamedTuple):
@@ -51,6 +54,16 @@ class Dataset(NamedTuple):
     info: Info
     images: np.ndarray
     labels: np.ndarray
+
+    @property
+    def crc(self) -> int:
+        """A checksum of all that is in it."""
+        return zlib.crc32(self.labels, zlib.crc32(np.ascontiguousarray(self.images)))
+
+    def check(self, crc: int, name: str, run_dir: Path) -> None:
+        """Raises UsageError unless this is the data set that a run was begun with."""
+        if self.crc != crc:
+            raise UsageError(f"{name} is not what it was when {run_dir} was begun; --fresh starts anew", "dataset")
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

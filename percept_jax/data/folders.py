@@ -1,6 +1,7 @@
 """folder:PATH, a data set of one's own: PNG or JPEG files in a sub-folder a class."""
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from percept_jax.data.dataset import Info
 from percept_jax.data.images import decode, header, resize
 from percept_jax.errors import DataError, UsageError
 
-_IMAGES = {".png", ".jpg", ".jpeg"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
 _OTHER_IMAGES = {".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif", ".npy"}
 
 
@@ -18,21 +19,31 @@ def examples(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """The files of each split, in the order in which they are held, and the names of the classes.
 
     PATH/class/file is one split, `train`; PATH/split/class/file names its splits. Within a split the classes are spread
-    evenly, so that every slice of it is stratified; within a class the order is that of a hash of the file's name.
+    evenly, so that every slice of it is stratified; within a class the order is that of a hash of the file's name. Hidden
+    files, and files that are no images, are passed over.
 
-    Raises UsageError where there is no such folder, DataError for an empty class or an image that is neither PNG nor JPEG.
+    Raises UsageError where there is no such folder, DataError for an empty class, for an image that is neither PNG nor JPEG,
+    and for one that would be passed over where it is.
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}", "dataset")
     tops = _folders(root)
-    named = tops and all(_folders(top) and not _files(top) for top in tops)
+    named = any(_folders(top) for top in tops)
     splits = {top.name: _folders(top) for top in tops} if named else {"train": tops}
+    for place in [root, *(tops if named else [])]:
+        if stray := _files(place):
+            raise DataError(f"{stray[0]}: an image outside the folders of classes")
     classes = sorted({folder.name for folders in splits.values() for folder in folders})
     if len(classes) < 2:
-        raise UsageError(f"{root} has {len(classes)} sub-folders; it takes one for each class, two or more", "dataset")
-    return {
-        split: _spread({folder.name: _files(folder) for folder in folders}, root) for split, folders in splits.items()
-    }, classes
+        raise UsageError(f"{root} has {len(classes)} folders of classes; it takes one for each class, two or more", "dataset")
+    for split, folders in splits.items():
+        if unknown := sorted({folder.name for folder in folders} - {folder.name for folder in splits.get("train", folders)}):
+            raise DataError(f"{root}: {split} has a class {unknown[0]!r} that train has not")
+        for folder in folders:
+            if deeper := _folders(folder):
+                raise DataError(f"{deeper[0]}: a folder inside the folder of a class")
+    files = {split: {folder.name: _files(folder) for folder in folders} for split, folders in splits.items()}
+    return {split: _spread(by_class, root / split if named else root) for split, by_class in files.items()}, classes
 
 
 def describe(root: Path) -> Info:
@@ -81,6 +92,6 @@ def _spread(classes: dict[str, list[Path]], root: Path) -> list[Path]:
     for name, paths in classes.items():
         if not paths:
             raise DataError(f"{root}: the class folder {name} has no PNG or JPEG files")
-        mixed = sorted(paths, key=lambda path: hashlib.sha256(path.name.encode()).digest())
+        mixed = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.name)).digest())
         rows += [((rank + 0.5) / len(paths), name, path) for rank, path in enumerate(mixed)]
     return [path for _, _, path in sorted(rows)]

@@ -18,7 +18,9 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them, not scale them
-                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+                deep = np.asarray(image).astype(np.uint32)
+                clear = deep == image.info.get("transparency", -1)
+                image = Image.fromarray(np.where(clear, 255, deep >> 8).astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -27,6 +29,8 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
         raise ValueError("not a PNG or JPEG image") from error
     except Exception as error:  # Pillow raises many kinds for a damaged file
         raise ValueError(f"not a PNG or JPEG image that can be read ({error})") from error
+    if channels not in (1, 3):
+        raise ValueError(f"an image file has 1 or 3 channels, not {channels}")
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
@@ -34,7 +38,8 @@ def header(path: Path) -> tuple[int, int, int]:
     """Height, width and channels (1 where it is grey) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # an orientation that swaps the sides
+            exif = image.getexif() if "exif" in image.info else {}  # without the look, which decodes a PNG to find none
+            turned = exif.get(0x0112, 1) >= 5  # an orientation that swaps the sides
             width, height = image.size[::-1] if turned else image.size
             return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
     except UnidentifiedImageError as error:

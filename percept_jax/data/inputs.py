@@ -56,11 +56,13 @@ def image_size(experiment: Experiment, info: Info) -> int:
                 raise UsageError(f"{experiment.dataset} has points, not images", flag)
         if experiment.normalize == "unit":
             raise UsageError("points do not go from 0 to 255; choose standard or none", "normalize")
+        if models.wanted_image_size(experiment.model):
+            raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has points; take linear or mlp", "model")
         return 1
-    if info.image_shape[-1] != 3:
-        for flag in ("saturation", "pca_color"):
-            if getattr(experiment, flag):
-                raise UsageError(f"{experiment.dataset} has no colours", flag)
+    channels = info.image_shape[-1]
+    for flag in {1: ("saturation", "pca_color"), 3: ()}.get(channels, ("contrast", "saturation")):
+        if getattr(experiment, flag):
+            raise UsageError(f"{experiment.dataset} has {channels} channels, not red, green and blue", flag)
     size = experiment.image_size or models.wanted_image_size(experiment.model) or max(info.image_shape[:2])
     if not size:
         raise UsageError(f"{experiment.dataset} has images of several sizes: give the one to resize them to", "image_size")

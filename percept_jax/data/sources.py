@@ -19,7 +19,7 @@ from percept_jax.data import folders, images, teaching, tfds_folders
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.errors import DataError, StorageError, UsageError
 
-FOLDER = "folder:"
+FOLDER, ARRAYS = "folder:", "arrays-"
 
 # What `prepare` can put into a TFDS folder, as far as one must know it before it is there.
 PREPARABLE: dict[str, Info] = {
@@ -61,7 +61,8 @@ def load(name: str, data_dir: Path, info: Info, image_size: int) -> Dataset:
     elif name.startswith(FOLDER):
         path = _path(name)
         title = f"{path.name}-{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-        found = _cached(folders.read, path, data_dir, title, info, image_size)
+        parts = [file for files in folders.examples(path)[0].values() for file in files]
+        found = _cached(folders.read, path, parts, data_dir, title, info, image_size)
     else:
         if name == "digits" and not is_prepared(name, data_dir):
             from percept_jax.data.prepare import prepare
@@ -69,7 +70,7 @@ def load(name: str, data_dir: Path, info: Info, image_size: int) -> Dataset:
             prepare(name, data_dir)
         path = _tfds_folder(name, data_dir)
         title = "-".join(path.relative_to(data_dir).parts)
-        found = _cached(tfds_folders.read, path, data_dir, title, info, image_size)
+        found = _cached(tfds_folders.read, path, sorted(path.iterdir()), data_dir, title, info, image_size)
     if len(found[0]) != sum(info.splits.values()):
         raise DataError(f"{name}: {len(found[0])} examples, not {sum(info.splits.values())}")
     return Dataset(info, *found)
@@ -91,6 +92,8 @@ def short_name(name: str) -> str:
 
 
 def _path(name: str) -> Path:
+    if name == FOLDER:
+        raise UsageError("needs a path: folder:PATH", "dataset")
     return Path(name.removeprefix(FOLDER)).expanduser().resolve()
 
 
@@ -100,16 +103,24 @@ def _tfds_folder(name: str, data_dir: Path) -> Path:
     if name in PREPARABLE:
         command = f"./launch.sh prepare {name} --data_dir={data_dir}"
         raise UsageError(f"{name} is not in {data_dir}; type: {command} (with --from=DIR if you have its files)", "dataset")
+    if name.startswith(ARRAYS):
+        raise UsageError("trained on arrays of a program, which are not here", "dataset")
     known = ["digits", *teaching.TEACHING, *PREPARABLE]
     raise UsageError(f"{unknown(name, known)}; or a TFDS folder in {data_dir}, or folder:PATH", "dataset")
 
 
 def _cached(
-    read: Callable[[Path, Info, int], tuple], path: Path, data_dir: Path, title: str, info: Info, image_size: int
+    read: Callable[[Path, Info, int], tuple],
+    path: Path,
+    parts: Sequence[Path],
+    data_dir: Path,
+    title: str,
+    info: Info,
+    image_size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `read(path, info, image_size)` gives, kept in a file whose header says what it was made from."""
+    """What `read(path, info, image_size)` makes of the files `parts`, kept in a file whose header says what it was made from."""
     cache = data_dir / "cache" / f"{title}-{'-'.join(info.splits)}-{image_size}.safetensors"
-    made_from = _stamp(path, [images.__file__, inspect.getfile(read)])
+    made_from = _stamp(parts, [images.__file__, inspect.getfile(read)])
     try:
         arrays, meta = files.read_arrays(cache)
         if meta == made_from:
@@ -122,8 +133,7 @@ def _cached(
     return pixels, labels
 
 
-def _stamp(folder: Path, code: Sequence[str]) -> str:
-    """A folder's files by name, size and time of change, and what reads them: does a cache hold what would be read now?"""
-    stats = [(str(p.relative_to(folder)), p.stat()) for p in sorted(folder.rglob("*")) if p.is_file()]
-    rows = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+def _stamp(parts: Sequence[Path], code: Sequence[str]) -> str:
+    """Files by name, size and time of change, and what reads them: does a cache hold what would be read now?"""
+    rows = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in ((path, path.stat()) for path in parts)]
     return hashlib.sha256(repr((rows, PIL.__version__, [Path(file).read_bytes() for file in code])).encode()).hexdigest()

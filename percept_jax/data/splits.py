@@ -7,8 +7,6 @@ import numpy as np
 
 from percept_jax.errors import UsageError
 
-ROLES = ("train", "validation", "test")
-
 
 class _Split(NamedTuple):
     """As much of a split as TFDS asks for where it reads a slice."""
@@ -24,7 +22,7 @@ def choose(sizes: Mapping[str, int], train: str = "", validation: str = "", test
     """Indices by role, int32, into all examples laid end to end in the order of `sizes`.
 
     An empty slice is the split of that name. Where there is none, a part of `train` is held out for it: its last fifth for
-    the test; for validation a tenth, or a fifth if the test came out of `train` too.
+    the test; for validation a tenth, or a fifth if the test is held out too. An empty `train` is what the others leave of it.
 
     Args:
         sizes: examples of each of the data set's own splits.
@@ -33,18 +31,18 @@ def choose(sizes: Mapping[str, int], train: str = "", validation: str = "", test
     Raises:
         UsageError: a split does not exist, a slice is wrong or has no examples, or two roles share examples.
     """
-    own = "validation" if "validation" in sizes else "val"
-    match own in sizes, "test" in sizes:
-        case True, True:
-            usual = ("train", own, "test")
-        case True, False:
-            usual = ("train[:80%]", own, "train[80%:]")
-        case False, True:
-            usual = ("train[:90%]", "train[90%:]", "test")
-        case _:
-            usual = ("train[:60%]", "train[60%:80%]", "train[80%:]")
-    slices = {role: given or default for role, given, default in zip(ROLES, (train, validation, test), usual, strict=True)}
+    own = [name for name in ("validation", "val", "valid", "dev") if name in sizes]
+    held_out = "train[90%:]" if "test" in sizes else "train[60%:80%]"
+    slices = {
+        "train": train or "train",
+        "validation": validation or (own[0] if own else held_out),
+        "test": test or ("test" if "test" in sizes else "train[80%:]"),
+    }
     index = {role: _indices(sizes, spec, f"{role}_split") for role, spec in slices.items()}
+    if not train:
+        index["train"] = np.setdiff1d(index["train"], np.concatenate([index["validation"], index["test"]]))
+        if not len(index["train"]):
+            raise UsageError("nothing is left of train to train on", "train_split")
     for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if shared := len(np.intersect1d(index[one], index[other])):
             said = f"{slices[one]} shares {shared} examples with --{other}_split={slices[other]}"

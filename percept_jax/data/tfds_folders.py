@@ -11,13 +11,13 @@ from percept_jax.data.dataset import Info
 from percept_jax.data.images import decode, resize
 from percept_jax.errors import DataError, UsageError, first_line
 
-_NAME = re.compile(r"(\w[\w-]*(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?")
+_NAME = re.compile(r"(\w[\w-]*(?:/[A-Za-z_][\w.-]*)?)(?::(\d+\.\d+\.\d+))?")
 
 
 def find(name: str, data_dir: Path) -> Path | None:
     """The folder of a data set called NAME, NAME/CONFIG or either with :VERSION (else the newest); None where there is none.
 
-    A folder is whole: TFDS renames it into place when it is done. Raises UsageError where a configuration is to be named.
+    A folder is whole: TFDS renames it into place when it is done. Raises UsageError where there are only others of that name.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -25,8 +25,11 @@ def find(name: str, data_dir: Path) -> Path | None:
     folder = data_dir / match[1]
     whole = [path.parent for path in folder.glob("*/dataset_info.json") if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)]
     found = [path for path in whole if match[2] in (None, path.name)]
-    if not found and (configs := sorted({path.parent.parent.name for path in folder.glob("*/*/dataset_info.json")})):
-        raise UsageError(f"{name} has configurations; write {name}/ and one of {', '.join(configs)}", "dataset")
+    if not found:
+        base = data_dir / match[1].partition("/")[0]
+        others = [path.parent.relative_to(data_dir) for path in sorted(base.glob("**/dataset_info.json"))]
+        if names := [f"{path.parent}:{path.name}" for path in others if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]:
+            raise UsageError(f"there is no {name} in {data_dir}, but {', '.join(names)}", "dataset")
     return max(found, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 

@@ -45,8 +45,7 @@ def _decision(logits: Array) -> Array:
 
 
 def _sigmoid_shares(logits: Array) -> Array:
-    scores = jax.nn.sigmoid(logits)
-    return scores / scores.sum(axis=-1, keepdims=True)
+    return jax.nn.softmax(jax.nn.log_sigmoid(logits))  # shares of the sigmoids, also where these are 0 to the computer
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import math
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from percept_jax import plots
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
-from percept_jax.errors import StorageError, UsageError
+from percept_jax.errors import StorageError, first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import checkpoint, evaluation, parallel
 from percept_jax.training.progress import Reporter
@@ -90,7 +89,7 @@ class Pack:
         self._train = parallel.compile_train(self.program, self.devices, len(trials))
         self._evaluate = parallel.compile_eval(self.program, self.devices, len(trials))
         self._eval_batch = evaluation.batch_size(dataset, len(self.devices))
-        self._data_crc = zlib.crc32(dataset.labels, zlib.crc32(np.ascontiguousarray(dataset.images)))
+        self._data_crc = dataset.crc
         self.saver = checkpoint.Saver()
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
         self._in_flight: collections.deque = collections.deque()
@@ -130,9 +129,7 @@ class Pack:
         for k, (trial, (arrays, header)) in enumerate(zip(self.trials, saved, strict=True)):
             if header["identity"] != trial.run_dir.identity:
                 raise StorageError(f"{trial.run_dir.checkpoints}: a checkpoint of another run")
-            if header["data_crc"] != self._data_crc:
-                said = f"{trial.experiment.dataset} is not what it was when {trial.run_dir.path} was begun; --fresh starts anew"
-                raise UsageError(said, "dataset")
+            self.dataset.check(header["data_crc"], trial.experiment.dataset, trial.run_dir.path)
             if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
                 arrays = {name: leaf[k] for name, leaf in initial.items()} | arrays
             trees.append(checkpoint.unflatten(arrays, template))
@@ -258,7 +255,10 @@ class Pack:
                 test = evaluation.metrics(sums, k)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
                 trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
-            plots.draw(trial.run_dir.path)
+            try:
+                plots.draw(trial.run_dir.path)
+            except Exception as error:  # whatever a plotting library stumbles on must not cost a run
+                self.report.note(f"no pictures: {first_line(error)}")
             result = self._result(trial, progress, test)
             trial.run_dir.write_result(result)
             results.append(result)

@@ -104,7 +104,7 @@ class RunDir:
     def begin(self, step: int, devices: Sequence[str]) -> None:
         """Writes down how this process was started, and cuts the metrics back to the step that it goes on from."""
         path = self.path / "provenance.json"
-        lines = read_metrics(self.path)
+        lines = files.read_json_lines(self.path / "metrics.jsonl")
         reached = max((line["step"] for line in lines), default=0)
         kept = [line for line in lines if line["step"] <= step and line["split"] != "test"]
         if path.exists():
@@ -150,18 +150,6 @@ class RunDir:
         ours += [*self.checkpoints.glob("step_*.safetensors"), *self.path.glob("events.out.tfevents.*")]
         for path in [*ours, self.path / "provenance.json"]:  # the mark of a run last, should this be cut short
             path.unlink(missing_ok=True)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without a last one that was cut off while it was written."""
-    lines = []
-    if (path / "metrics.jsonl").exists():
-        for line in (path / "metrics.jsonl").read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
 
 
 def refuse_strangers(path: Path, experiment: Experiment) -> None:

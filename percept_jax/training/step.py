@@ -4,6 +4,7 @@ One trial is written here. `parallel` maps it over the shards of a batch, or ove
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -146,7 +147,7 @@ def train_step(
     rate = program.learning_rate(state.step, hparams)
     updates, opt_state = program.optimizer(rate, hparams).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    average = _average(state, {"params": params, "batch_stats": batch_stats}, program.ema_decay) if program.ema_decay else {}
+    average = _average(state, {"params": params, "batch_stats": batch_stats}, program) if program.ema_decay else {}
     return State(state.step + 1, params, batch_stats, opt_state, average), sums
 
 
@@ -181,10 +182,11 @@ def training_batch(
     return _normalize(pixels, data.mean, data.scale, program.dtype), targets
 
 
-def _average(state: State, new: Mapping[str, Any], decay: float) -> Any:
-    """The running mean of all variables so far, each step weighing `decay` times the next: Adam's correction built in."""
-    share = (1 - decay) / (1 - jnp.float32(decay) ** (state.step + 1).astype(jnp.float32))
-    return jax.tree.map(lambda mean, x: mean + share.astype(x.dtype) * (x - mean), state.average, new)
+def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
+    """The running mean of all variables so far, each step weighing `ema_decay` times the next: Adam's correction built in."""
+    steps = (state.step + 1).astype(_wide(program.dtype))
+    share = (1 - program.ema_decay) / -jnp.expm1(steps * math.log(program.ema_decay))  # of 1 - decay^steps, without its rounding
+    return jax.tree.map(lambda mean, x: mean + share * (x - mean), state.average, new)
 
 
 def eval_step(
@@ -205,10 +207,12 @@ def eval_step(
     return jax.lax.psum(sums, axis_name) if axis_name else sums
 
 
-def predict_step(variables: Mapping[str, Any], images: Array, mean: Array, scale: Array, *, program: Program) -> Array:
-    """Probabilities `[batch, classes]` of images `[batch, height, width, channels]`, pixels 0 to 255."""
-    images = _normalize(images, mean, scale, program.dtype)
-    return program.objective.probabilities(_forward(variables, images, program)[0])
+def predict_step(
+    variables: Mapping[str, Any], images: Array, mean: Array, scale: Array, *, program: Program
+) -> tuple[Array, Array]:
+    """Logits and probabilities `[batch, classes]` of images `[batch, height, width, channels]`, pixels 0 to 255."""
+    logits, _ = _forward(variables, _normalize(images, mean, scale, program.dtype), program)
+    return logits, program.objective.probabilities(logits)
 
 
 def _keys(hparams: HParams) -> Array:
