@@ -60,11 +60,14 @@ def alone(digits16):
     return functools.cache(lambda dtype, smooth: run([lenet(dtype, **KNOBS[smooth])], digits16, 1, 100)[0])
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
 @pytest.mark.parametrize(
-    ("dtype", "smooth", "steps", "tolerance"),
+    ("dtype", "smooth", "steps", "tolerance", "devices"),
     # a ReLU or a maximum turns float32 rounding into large differences after some tens of steps, whatever one does
-    [("float64", False, 100, 1e-12), ("float32", True, 100, 1e-5), ("float32", False, 10, 1e-6)],
+    [
+        *(("float64", False, 100, 1e-12, devices) for devices in (2, 4, 8)),
+        *(("float32", True, 100, 1e-5, devices) for devices in (2, 8)),
+        *(("float32", False, 10, 1e-6, devices) for devices in (4, 8)),
+    ],
 )
 def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices, dtype, smooth, steps, tolerance):
     losses, state = run([lenet(dtype, **KNOBS[smooth])], digits16, devices, steps)

@@ -531,7 +531,7 @@ def xnor(tmp_path, model, seed, **knobs):
 def test_xnor_is_learnt_by_two_hidden_units_and_by_no_linear_model(tmp_path):
     learnt = [xnor(tmp_path, "mlp", seed, hidden=(2,), activation="maxout") for seed in range(10)]
     assert sum(accuracy == 1 for accuracy in learnt) >= 9
-    assert max(xnor(tmp_path, "linear", seed) for seed in range(10)) <= 0.75
+    assert max(xnor(tmp_path, "linear", seed) for seed in range(3)) <= 0.75  # of four, at most three lie right of a line
 
 
 def test_what_needs_images_or_colours_is_refused_for_points_and_grey_images(tmp_path, capsys):
