@@ -19,7 +19,7 @@ from percept_jax.training.run_dir import data_path
 
 CANDIDATES = {
     "nearest neighbours": [({"n_neighbors": k}, KNeighborsClassifier(k, n_jobs=-1)) for k in (1, 3, 5)],
-    "logistic regression": [({"C": c}, LogisticRegression(C=c, max_iter=100)) for c in (1e-3, 1e-2, 1e-1)],
+    "logistic regression": [({"C": c}, LogisticRegression(C=c, max_iter=1000)) for c in (1e-2, 1e-1, 1.0)],
 }
 
 
