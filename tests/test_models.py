@@ -242,6 +242,7 @@ def test_lenet5_of_1998_answers_with_minus_squared_distances_whatever_it_compute
     np.testing.assert_allclose(logits, -np.array(distances), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_lenet5_of_1998_learns_under_softmax_cross_entropy():
     patterns = jax.random.normal(jax.random.key(0), (10, 8, 8, 1)).repeat(4, 1).repeat(4, 2)
     labels = jnp.arange(30) % 10

@@ -64,9 +64,12 @@ def alone(digits16):
     ("dtype", "smooth", "steps", "tolerance", "devices"),
     # a ReLU or a maximum turns float32 rounding into large differences after some tens of steps, whatever one does
     [
-        *(("float64", False, 100, 1e-12, devices) for devices in (2, 4, 8)),
-        *(("float32", True, 100, 1e-5, devices) for devices in (2, 8)),
-        *(("float32", False, 10, 1e-6, devices) for devices in (4, 8)),
+        ("float64", False, 100, 1e-12, 2),
+        ("float64", False, 100, 1e-12, 8),
+        ("float32", True, 100, 1e-5, 8),
+        pytest.param("float64", False, 100, 1e-12, 4, marks=pytest.mark.slow),
+        *(pytest.param("float32", True, 100, 1e-5, devices, marks=pytest.mark.slow) for devices in (2, 4)),
+        *(pytest.param("float32", False, 10, 1e-6, devices, marks=pytest.mark.slow) for devices in (2, 4, 8)),
     ],
 )
 def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices, dtype, smooth, steps, tolerance):
@@ -85,7 +88,7 @@ def test_an_augmentation_is_applied(digits):
     assert len({loss.tobytes() for loss in losses}) == 3
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_promotes_no_dtype_by_accident(digits16, devices):
     with jax.numpy_dtype_promotion("strict"):
         run([lenet()], digits16, devices, 1)
@@ -184,6 +187,7 @@ def test_two_thousand_steps_on_eight_devices_end(tmp_path):
     assert train(experiment).result["steps"] == 2000
 
 
+@pytest.mark.slow
 def test_the_gradient_through_batch_norm_relu_and_maximum_is_that_of_flax_s_pooling(digits16, monkeypatch):
     """In a compiled step, where XLA computes values anew: a gradient that compared them was off by 1e-3 here."""
     import flax.linen as nn

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from percept_jax import Experiment, load, train
+from percept_jax import Experiment, load, plots, train
 from percept_jax.__main__ import main
+from percept_jax.data.augment import Augmentation
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
 from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
@@ -149,7 +150,7 @@ def test_a_finished_run_is_not_run_again(small):
     assert (first.path / "result.json").stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize("model", ["mlp", "lenet5"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow)])
 def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_path, model):
     """Stopped by SIGTERM in the middle of a window of metrics, resumed by the same command: the same bits."""
     base = dataclasses.replace(
@@ -538,8 +539,12 @@ def colourful():
     return rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8), rng.integers(0, 3, 200)
 
 
-@pytest.mark.parametrize("flag", CHANGES)
-def test_every_flag_changes_something(small, unchanged, flag):
+SEEN_ELSEWHERE = {*Augmentation._fields, "mixup"} - {"rotation"}  # in what the model is given, by test_step and test_augment
+
+
+@pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])
+def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
+    monkeypatch.setattr(plots, "draw", lambda path: [])  # a fifth of a second each
     where, colour = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})
     run = train(changed, data=colourful() if colour else None)
