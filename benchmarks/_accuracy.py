@@ -10,21 +10,23 @@ import queue
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from percept_jax.training.evaluation import headline
+
 ROOT = Path(__file__).parent.parent
 
 
-def table(names: Sequence[str], seeds: int, flags: Sequence[str] = ()) -> None:
-    """Prints a row for each experiment of `experiments/`, over seeds from 0 on: mean and standard deviation.
+def table(names: Mapping[str, int], flags: Sequence[str] = ()) -> None:
+    """Prints a row for each experiment of `experiments/`, over so many seeds from 0 on: mean and standard deviation.
 
     Seconds are the median of what a run took on one core, without its process's start.
     """
-    print("| experiment | parameters | validation accuracy | test accuracy | test loss | steps | seconds on a core |")
-    print("|---|---|---|---|---|---|---|")
+    print("| experiment | n | parameters | metric | validation | test | test loss | steps | seconds on a core |")
+    print("|---|---|---|---|---|---|---|---|---|")
     cores: queue.Queue = queue.Queue()
     for core in sorted(os.sched_getaffinity(0)):
         cores.put(core)
@@ -41,7 +43,7 @@ def table(names: Sequence[str], seeds: int, flags: Sequence[str] = ()) -> None:
         return json.loads(done.stdout.splitlines()[-1])
 
     pool = ThreadPoolExecutor(cores.qsize())
-    rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name in names]
+    rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name, seeds in names.items()]
     try:
         for name, runs in rows:
             print(_row(name, [run.result() for run in runs]), flush=True)
@@ -50,10 +52,11 @@ def table(names: Sequence[str], seeds: int, flags: Sequence[str] = ()) -> None:
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
-    cells = [name, f"{runs[0]['parameters']:,}"]
-    for split, metric in (("validation", "accuracy"), ("test", "accuracy"), ("test", "loss")):
-        values = [run[split][metric] for run in runs]
-        cells.append(f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}")
+    metric = headline(runs[0]["test"])
+    cells = [name, f"{len(runs)}", f"{runs[0]['parameters']:,}", metric.replace("_", " ")]
+    for split, number in (("validation", metric), ("test", metric), ("test", "loss")):
+        values = [run[split][number] for run in runs]
+        cells.append(f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}" if len(runs) > 1 else f"{values[0]:.4f}")
     seconds = statistics.median(sum(run["seconds"].values()) for run in runs)
     cells += [f"{round(statistics.median(run['steps'] for run in runs)):,}", f"{seconds:.0f}"]
     return "| " + " | ".join(cells) + " |"

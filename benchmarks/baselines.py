@@ -27,8 +27,8 @@ def main() -> None:
     """Prints one row a method."""
     info = sources.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
     dataset = sources.load("mnist", data_path(""), info, 28)
-    pixels = dataset.images.reshape(len(dataset.images), -1).astype(np.float32) / 255
-    parts = {role: (pixels[index], dataset.labels[index]) for role, index in info.index.items()}
+    pixels = dataset.inputs.reshape(len(dataset.inputs), -1).astype(np.float32) / 255
+    parts = {role: (pixels[index], dataset.targets[index]) for role, index in info.index.items()}
     print("| scikit-learn | chosen | validation accuracy | test accuracy | seconds |")
     print("|---|---|---|---|---|")
     for name, candidates in CANDIDATES.items():

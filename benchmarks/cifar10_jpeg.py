@@ -8,4 +8,4 @@ The TFDS folder `cifar10_jpeg` is looked for where every data set is; a figure o
 from _accuracy import table
 
 if __name__ == "__main__":
-    table(["cifar10_cnn"], seeds=3, flags=["--dataset=cifar10_jpeg"])
+    table({"cifar10_cnn": 3}, flags=["--dataset=cifar10_jpeg"])

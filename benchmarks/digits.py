@@ -6,4 +6,4 @@
 from _accuracy import table
 
 if __name__ == "__main__":
-    table(["digits_linear", "digits_mlp", "digits_lenet"], seeds=5)
+    table(dict.fromkeys(["digits_linear", "digits_mlp", "digits_lenet"], 5))

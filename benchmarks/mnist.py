@@ -8,4 +8,4 @@ from _accuracy import table
 NAMES = ["linear", "mlp", "cnn", "lenet5", "lenet5_1998", "connectivity_full", "connectivity_local", "connectivity_shared"]
 
 if __name__ == "__main__":
-    table([f"mnist_{name}" for name in NAMES], seeds=5)
+    table({f"mnist_{name}": 5 for name in NAMES})

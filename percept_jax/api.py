@@ -11,21 +11,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from percept_jax import models
 from percept_jax.data import arrays, inputs, sources
-from percept_jax.data.dataset import Info
+from percept_jax.data.dataset import Dataset, Info
 from percept_jax.data.inputs import Input
+from percept_jax.data.sequences import Reading
 from percept_jax.errors import DataError, UsageError
-from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.training import checkpoint, evaluation, loop, parallel
+from percept_jax.experiment import KNOBS, Experiment, stack_hparams
+from percept_jax.training import checkpoint, evaluation, initial, loop, parallel
+from percept_jax.training.optim import check_patterns
 from percept_jax.training.pack import Trial
+from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, read_json, refuse_strangers, run_path
-from percept_jax.training.step import make_program, predict_step
+from percept_jax.training.step import generate_step, init_state, predict_step
 
 
 class Prediction(NamedTuple):
-    """Labels `[images]`, int; probabilities and the logits behind them, `[images, classes]`; the classes' names."""
+    """Labels `[examples]`, int; probabilities and the logits behind them, `[examples, classes]`; the classes' names.
+
+    Of a model that labels each step: `[examples, time]` and `[examples, time, classes]`, up to the longest example.
+    """
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -57,32 +62,71 @@ class Trained:
 
     @cached_property
     def _program(self) -> Any:
-        return make_program(self.experiment, len(self.input.classes))
+        return make_program(self.experiment, self.input.task)
 
     @cached_property
-    def _predict(self) -> Callable[..., jax.Array]:
+    def _predict(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
         return jax.jit(partial(predict_step, program=self._program))
 
-    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> Prediction:
-        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each; or of points `[features]`.
+    def predict(self, inputs: np.ndarray | Sequence[np.ndarray]) -> Prediction:
+        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each; of points `[features]`; of
+        sequences of any length, float `[time, features]` or int tokens `[time]`.
 
-        Raises UsageError where they are something else, or have another number of channels than the training images.
+        Raises UsageError where they are something else, or the model does not tell classes.
         """
-        channels = self.input.image_shape[-1]
-        images = [image[..., None] if image.ndim == 2 else image for image in map(np.asarray, images)]
-        for image in images:
-            if self.input.points and image.shape != (channels,):
-                raise UsageError(f"a point is {list(image.shape)}, not [{channels}]")
-            if not self.input.points and (image.ndim != 3 or image.dtype != np.uint8 or image.shape[-1] != channels):
-                raise UsageError(f"an image is {image.dtype} {list(image.shape)}, not uint8 [height, width, {channels}]")
-        rows = [np.zeros((2, 0, len(self.input.classes)))]
+        if self.input.task.values:
+            raise UsageError(f"{self.path} forecasts values; it knows no classes")
+        logits, probabilities = self._outputs(inputs)
+        return Prediction(logits.argmax(-1), probabilities, logits, self.input.classes)  # probabilities may round to equals
+
+    def forecast(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
+        """Values `[sequences, (steps,) features]`, in the data set's units, of sequences as `predict` takes them.
+
+        Raises UsageError where they are something else, or the model tells classes.
+        """
+        if not self.input.task.values:
+            raise UsageError(f"{self.path} tells classes; it forecasts no values")
+        outputs, _ = self._outputs(sequences)
+        return outputs / np.array(self.input.target_scale) + np.array(self.input.target_mean)
+
+    def generate(self, prompt: str, length: int, temperature: float = 1.0, seed: int = 0) -> str:
+        """`length` characters that go on from `prompt`, drawn from the softmax of logits / temperature; 0: the likeliest.
+
+        Raises UsageError where this is no language model, or has not seen a character of the prompt.
+        """
+        if not self.input.task.generates:
+            raise UsageError(f"{self.path} is no language model")
+        number = {character: i for i, character in enumerate(self.input.words)}
+        if unseen := set(prompt) - set(number):
+            raise UsageError(f"{sorted(unseen)[0]!r} is not in the text that it has learned")
+        if not prompt or getattr(self._program.module, "bidirectional", False):
+            raise UsageError("a prompt of one character or more is needed, and a network that reads one way")
+        with jax.enable_x64(self.experiment.dtype == "float64"):
+            step = jax.jit(partial(generate_step, program=self._program))
+            carry, key = {}, jax.random.key(seed, impl="threefry2x32")
+            tokens = [number[character] for character in prompt]
+            for i in range(len(prompt) + length - 1):
+                draw = np.float32(temperature), jax.random.fold_in(key, i)
+                token, carry = step(self.variables, carry, np.int32(tokens[i]), *draw)
+                if i + 1 == len(tokens):
+                    tokens.append(int(token))
+        return "".join(self.input.words[token] for token in tokens[len(prompt) :])
+
+    def _outputs(self, inputs: np.ndarray | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and probabilities of inputs as `predict` takes them, in batches."""
+        examples = [np.asarray(example) for example in inputs]
+        examples = [x[..., None] if x.ndim == 2 and self.input.kind == "images" else x for x in examples]
+        for example in examples:
+            self.input.check(example)
+        longest, rows = max((len(example) for example in examples), default=0), []
         with jax.enable_x64(self.experiment.dtype == "float64"):
             mean, scale = (np.array(numbers, self.experiment.real_dtype) for numbers in (self.input.mean, self.input.scale))
-            for first in range(0, len(images), evaluation.BATCH):
-                batch = self.input.fit(images[first : first + evaluation.BATCH])
-                rows.append(np.asarray(self._predict(self.variables, batch, mean, scale)))
-        logits, probabilities = np.concatenate(rows, axis=1)
-        return Prediction(logits.argmax(-1), probabilities, logits, self.input.classes)  # probabilities may round to equals
+            for first in range(0, len(examples), evaluation.BATCH):
+                batch, lengths = self.input.fit(examples[first : first + evaluation.BATCH], longest)
+                rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, scale)))
+        if not rows:
+            return np.zeros((0, len(self.input.classes))), np.zeros((0, len(self.input.classes)))
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
     def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
         """Metrics of the validation and the test split, by name: every example once.
@@ -91,8 +135,8 @@ class Trained:
         the model was trained on arrays, which are not here any more, or the data set has changed since.
         """
         folder = data_path(data_dir)
-        info = select(self.experiment, sources.describe(self.experiment.dataset, folder))
-        dataset = sources.load(self.experiment.dataset, folder, info, self.input.image_size)
+        info = describe_data(self.experiment, folder)
+        dataset = load_data(self.experiment, folder, info, self.input.image_size)
         dataset.check(self.data_crc, self.experiment.dataset, self.path)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
@@ -102,7 +146,7 @@ class Trained:
             batch = evaluation.batch_size(dataset, 1)
             splits = {split: info.index[split] for split in ("validation", "test")}
             return {
-                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, data), 0)
+                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, data), 0, self.input.task)
                 for split, index in splits.items()
             }
 
@@ -144,25 +188,27 @@ def run(
             raise UsageError("data is a pair: images, labels")
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
-    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
     experiment.validate()
+    folder = data_path(experiment.data_dir)
+    experiment = located(experiment, folder)
     path = run_path(experiment, name or default_name(experiment))
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:
-        folder = data_path(experiment.data_dir)
-        info = sources.describe(experiment.dataset, folder) if data is None else arrays.describe(*data)
-        info = select(experiment, info)
+        info = describe_data(experiment, folder) if data is None else _select(experiment, arrays.describe(*data))
         loop.choose_devices(experiment, info)
         size = inputs.image_size(experiment, info)
-        models.check_fits(experiment.model, experiment.knobs, (size, size, info.image_shape[-1]), len(info.classes))
+        shape = inputs.model_shape(experiment, info, size)
+        inputs.stored_size(experiment, size)
+        if experiment.fresh or not checkpoint.steps(path / "checkpoints"):
+            check_weights(experiment, info, shape)
         experiment.total_steps(len(info.index["train"]))
         if data is None:
             if not sources.is_prepared(experiment.dataset, folder):
                 report.note(f"preparing {experiment.dataset} in {folder}")
-            dataset = sources.load(experiment.dataset, folder, info, size)
+            dataset = load_data(experiment, folder, info, inputs.stored_size(experiment, size))
         else:
-            dataset = arrays.load(info, *data, size)
+            dataset = arrays.load(info, *data, inputs.stored_size(experiment, size))
         run_dir = RunDir(path, experiment)
         try:
             if not (path / "result.json").exists():  # unless another process has finished it meanwhile
@@ -175,8 +221,39 @@ def run(
     return path
 
 
-def select(experiment: Experiment, info: Info) -> Info:
-    """A data set with the examples that an experiment trains, validates and tests on. Raises UsageError."""
+def located(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with the paths in it made absolute: a run means the same data and weights wherever it goes on."""
+    start = initial.located(experiment.init_from) if experiment.init_from else ""
+    return dataclasses.replace(experiment, dataset=sources.located(experiment.dataset, folder), init_from=start)
+
+
+def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) -> None:
+    """Raises UsageError where --init_from does not fit the model, or where --freeze or --lr_scale name no parameter of it."""
+    if not (experiment.init_from or experiment.freeze or experiment.lr_scale):
+        return
+    program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info.task)
+    hparams = jax.tree.map(lambda column: column[0], stack_hparams([experiment], 1))
+    state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
+    check_patterns(state.params, experiment.freeze, experiment.lr_scale)
+    if experiment.init_from:
+        initial.start(experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, info.task.num_classes)
+
+
+def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False) -> Info:
+    """An experiment's data set, with the examples to train, validate and test on. Errors are those of `sources.describe`."""
+    return _select(experiment, sources.describe(experiment.dataset, folder, absent_too, _reading(experiment)))
+
+
+def load_data(experiment: Experiment, folder: Path, info: Info, image_size: int) -> Dataset:
+    """The examples of an experiment's data set. Errors are those of `sources.load`."""
+    return sources.load(experiment.dataset, folder, info, image_size, _reading(experiment))
+
+
+def _reading(experiment: Experiment) -> Reading:
+    return Reading(*(getattr(experiment, name) for name in Reading._fields))
+
+
+def _select(experiment: Experiment, info: Info) -> Info:
     return info.select(experiment.train_split, experiment.validation_split, experiment.test_split)
 
 

@@ -5,16 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from percept_jax import api, models
+from percept_jax import api, models, weights
 from percept_jax.data import teaching
-from percept_jax.data.images import read
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
 from percept_jax.request import Request
+from percept_jax.training.evaluation import headline
 from percept_jax.training.run_dir import ROOT, data_path, read_json
 
 
@@ -27,9 +29,13 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     path = api.run(experiment, name=name, interrupted=interrupted, began=began)
     result = read_json(path / "result.json")
     test, validation = result["test"], result["validation"]
-    right = round(test["accuracy"] * test["examples"])
-    print(f"test accuracy {test['accuracy']:.4f} ({right} of {test['examples']}), loss {test['loss']:.4f}")
-    print(f"at step {result['best_step']}, the best on validation (accuracy {validation['accuracy']:.4f})")
+    name = headline(test)
+    told = [f"test {name.replace('_', ' ')} {test[name]:.4f}", f"loss {test['loss']:.4f}"]
+    if name == "accuracy":
+        counted = test.get("positions", test["examples"])
+        told[0] += f" ({round(test['accuracy'] * counted)} of {counted})"
+    print(", ".join(told))
+    print(f"at step {result['best_step']}, the best on validation ({name.replace('_', ' ')} {validation[name]:.4f})")
     print(path)
     return {"run_dir": str(path), **result}
 
@@ -46,41 +52,10 @@ def evaluate(request: Request) -> dict[str, Any]:
     return {"run_dir": path, "best_step": trained.best_step, **found}
 
 
-def predict(request: Request) -> dict[str, Any]:
-    """predict RUN_DIR IMAGE...: classes and probabilities of PNG or JPEG images, or of points such as 0.5,-1."""
-    path, *words = request.words or [""]
-    if not words:
-        raise UsageError("usage: predict RUN_DIR IMAGE...")
-    top_k = request.options["top_k"]
-    if top_k < 1:
-        raise UsageError(f"{top_k} is outside [1, inf)", "top_k")
-    use_compilation_cache()
-    trained = api.load(path)
-    images = [_point(word) if trained.input.points else read(Path(word), trained.input.image_shape[-1]) for word in words]
-    found = []
-    predicted = trained.predict(images)
-    for word, row, logits in zip(words, predicted.probabilities, predicted.logits, strict=True):
-        best = (-logits).argsort(kind="stable")[:top_k]
-        guesses = [{"class": trained.input.classes[c], "probability": float(row[c])} for c in best]
-        print(word + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses))
-        found.append({"image": word, **guesses[0], "top_k": guesses})
-    return {"run_dir": path, "predictions": found}
-
-
 def _one(words: Sequence[str], usage: str) -> str:
     if len(words) != 1:
         raise UsageError(f"usage: {usage}")
     return words[0]
-
-
-def _point(word: str) -> np.ndarray:
-    try:
-        point = np.array([float(number) for number in word.split(",")], np.float32)
-    except ValueError:
-        point = np.array([np.nan])
-    if not np.isfinite(point).all():
-        raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1")
-    return point
 
 
 def list_all(request: Request) -> dict[str, Any]:
@@ -98,9 +73,9 @@ def list_all(request: Request) -> dict[str, Any]:
     for name, info in sets.items():
         splits = ", ".join(f"{split} {n:,}" for split, n in info.splits.items())
         absent = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
-        kind = "points" if info.points else "x".join(map(str, info.image_shape))
+        kind = "points" if info.kind == "points" else "x".join(map(str, info.shape))
         print(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
-    print(f"  any TFDS data set of one image and one label in {folder}; folder:PATH")
+    print(f"  any TFDS data set of one image and one label in {folder}; folder:PATH; npz:FILE, tagged:FILE, text:FILE")
     print("experiments")
     files = [os.path.relpath(path) for path in sorted(ROOT.glob("experiments/*.flags"))]
     for path in files:
@@ -124,6 +99,18 @@ def prepare(request: Request) -> dict[str, Any]:
     return {"dataset": name, "folder": str(path)}
 
 
+def export(request: Request) -> dict[str, Any]:
+    """export RUN_DIR --to=FILE.safetensors: the best weights, under their own names, for --init_from or another program."""
+    path = _one(request.words, "export RUN_DIR --to=FILE.safetensors")
+    to = request.options["to"]
+    if not to.endswith(".safetensors"):
+        raise UsageError("give a file: --to=FILE.safetensors", "to")
+    trained = api.load(path)
+    weights.save(Path(to), trained.variables)
+    print(f"{to}: weights of step {trained.best_step or 0}, {sum(map(np.size, jax.tree.leaves(trained.variables))):,} numbers")
+    return {"run_dir": path, "to": to, "best_step": trained.best_step}
+
+
 def plot(request: Request) -> dict[str, Any]:
     """plot RUN_DIR [--boundary], or plot --augmentations FILE.flags: pictures."""
     from percept_jax import pictures
@@ -141,14 +128,22 @@ def plot(request: Request) -> dict[str, Any]:
     return {"pictures": [str(path) for path in paths]}
 
 
-COMMANDS = {"list": list_all, "prepare": prepare, "evaluate": evaluate, "predict": predict, "plot": plot}
+COMMANDS = {
+    "list": list_all,
+    "prepare": prepare,
+    "evaluate": evaluate,
+    "predict": predict,
+    "export": export,
+    "plot": plot,
+}
 
 # Flags that a command listens to, beside --json.
 _FLAGS = {
     "list": {"data_dir"},
     "prepare": {"data_dir", "from", "file_format"},
     "evaluate": {"data_dir"},
-    "predict": {"top_k"},
+    "predict": {"top_k", "temperature", "length", "seed"},
+    "export": {"to"},
     "plot": {"boundary", "data_dir"},
 }
 

@@ -1,6 +1,5 @@
 """--help and --dry_run: what could run, and what would. Both print, return the same for programs, and write nothing."""
 
-import dataclasses
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -9,14 +8,16 @@ from typing import Any, Literal, get_args, get_origin
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from percept_jax import api, models
-from percept_jax.data import inputs, sources
+from percept_jax.data import inputs
 from percept_jax.data.dataset import Info
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
 from percept_jax.training import loop, parallel
+from percept_jax.training.batch import Data
+from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, flag_text, run_path
-from percept_jax.training.step import Data, make_program
 
 
 def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
@@ -48,16 +49,18 @@ def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict
 
 def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
     """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
-    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset))
     experiment.validate()
-    info = api.select(experiment, sources.describe(experiment.dataset, data_path(experiment.data_dir), absent_too=True))
+    folder = data_path(experiment.data_dir)
+    experiment = api.located(experiment, folder)
+    info = api.describe_data(experiment, folder, absent_too=True)
     devices = loop.choose_devices(experiment, info)
     size = inputs.image_size(experiment, info)
-    shape = (size, size, info.image_shape[-1])
-    models.check_fits(experiment.model, experiment.knobs, shape, len(info.classes))
+    shape = inputs.model_shape(experiment, info, size)
     table = _flags(experiment, origins)
+    api.check_weights(experiment, info, shape)
+    stored = inputs.stored_size(experiment, size)
     with jax.enable_x64(experiment.dtype == "float64"):
-        found = _program(experiment, info, shape, len(devices))
+        found = _program(experiment, info, shape, (stored, stored, shape[-1]) if info.kind == "images" else shape, len(devices))
     examples = len(info.index["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
     path = str(run_path(experiment, name or api.default_name(experiment)))
@@ -78,20 +81,17 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
     return table
 
 
-def _program(experiment: Experiment, info: Info, shape: tuple[int, int, int], devices: int) -> dict[str, Any]:
+def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored: tuple[int, ...], devices: int) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
-    program = make_program(experiment, len(info.classes))
-    image, console = jnp.zeros((1, *shape)), {"width": 130, "force_terminal": sys.stdout.isatty()}
-    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(image))
+    program = make_program(experiment, info.task)
+    example = jnp.zeros((1, *shape), jnp.int32 if info.kind == "tokens" else jnp.float32)
+    console = {"width": 130, "force_terminal": sys.stdout.isatty()}
+    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
-    examples, numbers = sum(info.splits.values()), jax.ShapeDtypeStruct(shape[-1:], hparams.learning_rate.dtype)
-    kinds = ((shape, jnp.float32 if info.points else jnp.uint8), ((), jnp.int32))
-    images, labels = (jax.ShapeDtypeStruct((examples, *rest), kind) for rest, kind in kinds)
-    components = jax.ShapeDtypeStruct(2 * shape[-1:], numbers.dtype)
     index = jax.ShapeDtypeStruct((1, experiment.batch(len(info.index["train"])) // devices), jnp.int32)
-    data = Data(images, labels, numbers, numbers, components)
+    data = _abstract_data(info, stored, hparams.learning_rate.dtype)
     step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
     memory = step.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
@@ -100,3 +100,21 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, int, int], de
         "memory_bytes": used,
         "flops_per_step": step.cost_analysis()["flops"],
     }
+
+
+def _abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
+    """Shapes and dtypes of a data set on a device."""
+    count, array = sum(info.splits.values()), jax.ShapeDtypeStruct
+    kinds = {"images": jnp.uint8, "tokens": jnp.int32}
+    numbers = array((0,) if info.kind == "tokens" else shape[-1:], real)
+    targets = array(info.target_shape[-1:] if info.task.values else (0,), real)
+    return Data(
+        inputs=array((count, *shape), kinds.get(info.kind, jnp.float32)),
+        targets=array((count, *info.target_shape), jnp.float32 if info.task.values else jnp.int32),
+        lengths=array((count,), jnp.int32) if info.kind in ("values", "tokens") else None,
+        mean=numbers,
+        scale=numbers,
+        components=array(2 * shape[-1:] if info.kind == "images" else (0,), real),
+        target_mean=targets,
+        target_scale=targets,
+    )

@@ -57,11 +57,22 @@ class Experiment:
     )
     test_split: str = _knob("", "static", "data", "examples to report on; empty: test, else held out of train")
     image_size: int = _knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
-    normalize: Literal["standard", "unit", "none"] = _knob(
+    stored_size: int = _knob(
+        0, "static", "data", "pixels a side before images are cropped, in the middle unless in training; 0: no crop", "[0, 4096]"
+    )
+    normalize: Literal["standard", "unit", "none", "imagenet"] = _knob(
         "standard",
         "static",
         "data",
-        "pixel values: zero mean and unit variance per channel over the training split, 0 to 1, or 0 to 255",
+        "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; as they are; "
+        "or by ImageNet's means and deviations, as published weights want it",
+    )
+    sequence_length: int = _knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
+    ahead: int = _knob(
+        0, "static", "data", "series: each step's target is the value so many steps later; 0: none", "[0, 1000000]"
+    )
+    horizon: int = _knob(
+        0, "static", "data", "series: the last so many steps are forecast from those before; 0: none", "[0, 1000000]"
     )
 
     random_crop: int = _knob(0, "static", "augmentation", "pad by this many pixels, then crop anywhere", "[0, 4096]")
@@ -76,6 +87,13 @@ class Experiment:
         0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colours", "[0, inf)"
     )
     cutout: int = _knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
+    crop_area: float = _knob(
+        0.0,
+        "static",
+        "augmentation",
+        "crop at least this share of the area, of sides 3:4 to 4:3, and resize it to what the model sees; 0: never",
+        "[0, 1]",
+    )
     mixup: float = _knob(
         0.0, "static", "augmentation", "mix pairs of examples by shares out of Beta(this, this); 1 is uniform", "[0, inf)"
     )
@@ -85,12 +103,12 @@ class Experiment:
     )
     epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
     steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
-    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron"] = _knob(
+    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = _knob(
         "softmax_cross_entropy",
         "static",
         "training",
         "objective; binary: one logistic output a class; quadratic: half the squared error of sigmoid outputs; perceptron: "
-        "by how much the best wrong class is ahead",
+        "by how much the best wrong class is ahead; squared_error: of values, to forecast",
     )
     optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = _knob(
         "sgd", "static", "training", "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients"
@@ -121,6 +139,14 @@ class Experiment:
     dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
     label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
     seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
+
+    init_from: str = _knob(
+        "", "static", "training", "weights to start from: a run directory, or a safetensors file, PyTorch's names too"
+    )
+    freeze: str = _knob(
+        "", "static", "training", "layers that stay as they are: names or patterns such as conv1,layer1_* (see --dry_run)"
+    )
+    lr_scale: str = _knob("", "static", "training", "factors of the learning rate by layer, such as head=10,conv*=0.1")
 
     stop_after: float = _knob(
         0.0,

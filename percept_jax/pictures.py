@@ -14,8 +14,9 @@ from percept_jax.data.teaching import TEACHING
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.training import evaluation
+from percept_jax.training.batch import training_batch
+from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
-from percept_jax.training.step import make_program, training_batch
 
 ROWS, DRAWS, GRID = 8, 9, 300
 
@@ -24,17 +25,17 @@ def of_run(trained: api.Trained, data_dir: str, boundary: bool) -> list[Path]:
     """Draws the pictures of a run again; with `boundary`, boundary.png alone. Raises UsageError where there is none to draw."""
     if not boundary:
         return plots.draw(trained.path)
-    if not trained.input.points:
-        raise UsageError(f"{trained.experiment.dataset} has images: a boundary is drawn of points in the plane", "boundary")
+    if trained.input.kind != "points":
+        raise UsageError(f"{trained.experiment.dataset} has no points: a boundary is drawn of those in the plane", "boundary")
     dataset = _dataset(trained.experiment, data_dir)
-    points = dataset.images.reshape(len(dataset.images), -1)
+    points = dataset.inputs.reshape(len(dataset.inputs), -1)
     low, high = points.min(0), points.max(0)
     margin = 0.15 * np.where(high > low, high - low, 1)
     x, y = (np.linspace(a, b, GRID) for a, b in zip(low - margin, high + margin, strict=True))
     plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     path = trained.path / "boundary.png"
     labels = trained.predict(plane).labels.reshape(GRID, GRID)
-    parts = {role: (points[index], dataset.labels[index]) for role, index in dataset.info.index.items() if role != "validation"}
+    parts = {role: (points[index], dataset.targets[index]) for role, index in dataset.info.index.items() if role != "validation"}
     plots.boundary(path, x, y, labels, parts, TEACHING[trained.experiment.dataset].features, trained.input.classes)
     return [path]
 
@@ -42,15 +43,17 @@ def of_run(trained: api.Trained, data_dir: str, boundary: bool) -> list[Path]:
 def augmentations(experiment: Experiment, name: str) -> Path:
     """Draws the first training images, and what the training step makes of them, into runs/<name>/augmentations.png."""
     steps = experiment.steps or not experiment.epochs  # the length of a run that there is not
-    experiment = dataclasses.replace(experiment, dataset=sources.located(experiment.dataset), steps=int(steps))
+    experiment = dataclasses.replace(
+        experiment, dataset=sources.located(experiment.dataset, data_path(experiment.data_dir)), steps=int(steps)
+    )
     experiment.validate()
     path = (
         run_path(dataclasses.replace(experiment, run_dir=""), name or api.default_name(experiment)).parent / "augmentations.png"
     )
     dataset = _dataset(experiment, experiment.data_dir)
-    if dataset.info.points:
-        raise UsageError(f"{experiment.dataset} has points, not images", "augmentations")
-    program = make_program(experiment, len(dataset.info.classes))
+    if dataset.info.kind != "images":
+        raise UsageError(f"{experiment.dataset} has no images", "augmentations")
+    program = make_program(experiment, dataset.info.task)
     if not any(program.augmentation) and not program.mixup:
         raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = evaluation.device_data(dataset, inputs.describe(experiment.normalize, dataset), experiment.real_dtype)
@@ -58,13 +61,13 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     draw = jax.jit(partial(training_batch, program=program))
     with jax.enable_x64(experiment.dtype == "float64"):
         keys = jax.random.split(jax.random.key(experiment.seed), DRAWS)
-        made = [np.asarray(draw(key, index, data)[0]) / data.scale + data.mean for key in keys]
-    columns = [dataset.images[index], *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
+        made = [np.asarray(draw(key, index, data).inputs) / data.scale + data.mean for key in keys]
+    columns = [dataset.inputs[index], *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
     plots.grid(path, np.stack(columns, 1))
     return path
 
 
 def _dataset(experiment: Experiment, data_dir: str) -> Dataset:
     folder = data_path(data_dir)
-    info = api.select(experiment, sources.describe(experiment.dataset, folder))
-    return sources.load(experiment.dataset, folder, info, inputs.image_size(experiment, info))
+    info = api.describe_data(experiment, folder)
+    return api.load_data(experiment, folder, info, inputs.stored_size(experiment, inputs.image_size(experiment, info)))

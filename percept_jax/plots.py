@@ -65,12 +65,13 @@ def grid(path: Path, images: np.ndarray) -> None:
 
 
 def _training(path: Path) -> Path:
-    """training.png: loss and accuracy against the step, on the training and the validation split."""
+    """training.png: loss and accuracy (or rmse) against the step, on the training and the validation split."""
     lines = files.read_json_lines(path / "metrics.jsonl")
     figure = _figure(9, 3.6)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    other = "rmse" if any("rmse" in line for line in lines) else "accuracy"
+    for axes, name in zip(figure.subplots(1, 2), ("loss", other), strict=True):
         for split, style in (("train", {"alpha": 0.6, "linewidth": 1}), ("validation", {"marker": ".", "linewidth": 1.5})):
-            rows = [line for line in lines if line["split"] == split]
+            rows = [line for line in lines if line["split"] == split and name in line]
             axes.plot([r["step"] for r in rows], [r[name] for r in rows], label=split, **style)
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)

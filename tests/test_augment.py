@@ -1,6 +1,7 @@
 """Every change against loops in float64 NumPy, and every draw as the changes receive it."""
 
 import contextlib
+import functools
 import math
 
 import jax
@@ -16,7 +17,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
 SHAPES = pytest.mark.parametrize("shape", [(7, 7, 3), (4, 7, 3), (6, 5, 1)])
 LUMA = np.array([0.2989, 0.587, 0.114])
-ALL = Augmentation(3, True, 0.1, 0.4, 0.5, 0.6, 30.0, 0.2, 10.0, 3)
+ALL = Augmentation(3, True, 0.1, 0.4, 0.5, 0.6, 30.0, 0.2, 10.0, 3)  # but crops, which change the size
 OFF = dict.fromkeys(Augmentation._fields, 0)
 COMPONENTS = np.array([[0.2, 0.05, 0.01], [0.19, -0.01, -0.02], [0.18, -0.04, 0.01]])
 
@@ -221,6 +222,7 @@ def draws(keys, strengths, dtype="float32", shape=(8, 10, 3)):
             for name in ("brightness", "contrast", "saturation"):
                 patch.setattr(module, name, record(name, [0]))
             patch.setattr(module, "warp", record("warp", [0, 1, 2]))
+            patch.setattr(module, "resized_crop", record("resized_crop", [0, 1, 2, 3]))
             patch.setattr(module, "translate", record("translate", [0, 1]))
             patch.setattr(module, "cutout", record("cutout", [0, 1]))
             patch.setattr(module, "shift_colors", lambda image, _, alphas: seen.__setitem__("pca", alphas) or image)
@@ -284,13 +286,15 @@ def test_a_factor_is_never_below_zero():
     assert low.max() > 2.9
 
 
-@pytest.mark.parametrize("name", Augmentation._fields)
+@pytest.mark.parametrize("name", [name for name in Augmentation._fields if name != "crop_area"])
 def test_switching_one_on_leaves_the_draws_of_the_others_alone(name, drawn):
     keys = some_keys(4000, seed=1)
     alone, without = (draws(keys, s) for s in (Augmentation(**{name: getattr(ALL, name)}), ALL._replace(**{name: 0})))
-    changes = {"random_crop": "translate", "random_flip": "flip", "pca_color": "pca"} | dict.fromkeys(
-        ("rotation", "scale", "shear"), "warp"
-    )
+    changes = {
+        "random_crop": "translate",
+        "random_flip": "flip",
+        "pca_color": "pca",
+    } | dict.fromkeys(("rotation", "scale", "shear"), "warp")
     change, place = changes.get(name, name), {"scale": 1, "shear": 2}.get(name, 0)
     own = slice(place, place + 1) if change == "warp" else slice(None)
     np.testing.assert_array_equal(alone[change][:, own], drawn[change][:, own])
@@ -452,3 +456,50 @@ def test_rounding_does_not_choose_the_sign_of_a_principal_component():
         noise = np.random.default_rng(seed).normal(size=(3, 3)) * 1e-12
         components = module.principal_components(covariance + noise + noise.T)
         np.testing.assert_allclose(components[:, 0], np.sqrt(0.3) * apart, atol=1e-9)
+
+
+def test_a_box_keeps_its_share_and_its_shape_inside_the_image():
+    keys = jax.random.split(jax.random.key(0), 2000)
+    top, left, height, width = (np.asarray(x) for x in jax.vmap(functools.partial(module.random_box, least_area=0.08))(keys))
+    area, ratio = height * width, width / height
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 1 + 1e-6).all()
+    assert (left + width <= 1 + 1e-6).all()
+    assert area.min() >= 0.08 - 1e-6
+    assert 0.75 - 1e-4 <= ratio.min() < 0.8
+    assert 1.25 < ratio.max() <= 4 / 3 + 1e-4
+    assert abs(area[area < 0.7].mean() - 0.39) < 0.02  # uniform as long as every shape fits
+
+
+def test_a_resized_crop_is_the_box_resized():
+    image = jnp.asarray(np.random.default_rng(0).random((8, 12, 3)))
+    whole = module.resized_crop(image[:, :8], 0.0, 0.0, 1.0, 1.0, 8)
+    np.testing.assert_allclose(whole, image[:, :8], atol=1e-6)
+    part = module.resized_crop(image, 0.5, 0.25, 0.5, 1 / 3, 4)
+    np.testing.assert_allclose(part, image[4:8, 3:7], atol=1e-6)
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 16)[:, None, None], (16, 16, 1))
+    half = np.asarray(module.resized_crop(ramp, 0.25, 0.0, 0.5, 1.0, 4))[:, :, 0]
+    np.testing.assert_allclose(half[1:3], np.asarray(ramp)[4:12, :4, 0].reshape(4, 2, 4).mean(1)[1:3], atol=1e-6)
+    assert (np.diff(half, axis=0) > 0).all()
+
+
+def test_a_crop_of_a_larger_image_is_one_of_its_windows():
+    image = jnp.arange(36.0).reshape(6, 6, 1) / 36
+    corners = set()
+    for key in jax.random.split(jax.random.key(0), 200):
+        seen = module.augment(key, image, jnp.zeros((1, 1)), jnp.zeros(1), module.Augmentation(), size=4)
+        corner = divmod(round(float(seen[0, 0, 0]) * 36), 6)
+        np.testing.assert_allclose(seen, image[corner[0] : corner[0] + 4, corner[1] : corner[1] + 4])
+        corners.add(corner)
+    assert corners == {(i, j) for i in range(3) for j in range(3)}
+
+
+def test_a_crop_is_drawn_alike_in_float64_and_leaves_the_other_draws_alone(drawn):
+    keys = some_keys(4000, seed=1)
+    with_crop = draws(keys, ALL._replace(crop_area=0.3))
+    np.testing.assert_array_equal(
+        draws(keys, ALL._replace(crop_area=0.3), "float64")["resized_crop"], with_crop.pop("resized_crop")
+    )
+    for name, numbers in with_crop.items():
+        np.testing.assert_array_equal(numbers, drawn[name])

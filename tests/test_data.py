@@ -22,7 +22,7 @@ def test_digits_are_scikit_learn_s_all_of_them_once(digits):
     split = stratified_split(theirs.target)
     order = np.concatenate([split[name] for name in ("train", "validation", "test")])
     assert sorted(order) == list(range(1797))
-    pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.images, digits.labels, strict=True)}
+    pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.inputs, digits.targets, strict=True)}
     scans = np.round(theirs.images * 255 / 16).astype(np.uint8)
     assert pixels == {scan.tobytes() + bytes([label]) for scan, label in zip(scans, theirs.target, strict=True)}
     assert {name: len(index) for name, index in digits.info.index.items()} == {"train": 1077, "validation": 360, "test": 360}
@@ -44,7 +44,7 @@ def test_a_damaged_cache_is_made_again(tmp_path):
     content[-100] ^= 255
     cache.write_bytes(content)
     again = load("digits", tmp_path, 8)
-    np.testing.assert_array_equal(first.images, again.images)
+    np.testing.assert_array_equal(first.inputs, again.inputs)
     assert cache.read_bytes() != content
 
 
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_normalisation(digits):
-    pixels = digits.images[digits.info.index["train"]].astype(np.float64)
+    pixels = digits.inputs[digits.info.index["train"]].astype(np.float64)
     seen = {name: inputs.describe(name, digits) for name in ("standard", "unit", "none")}
 
     def model_sees(name):

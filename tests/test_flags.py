@@ -1,11 +1,13 @@
 """The command line and flag files: what is understood, and what is refused in one line with nothing written."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from percept_jax.__main__ import main, parse
+from percept_jax.data.sequences import is_sequences
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.training.optim import OPTIMIZERS, SCHEDULES
@@ -53,7 +55,7 @@ def test_of_steps_and_epochs_the_last_one_counts(write):
 def test_a_flag_file_of_one_model_serves_another(write):
     """--model on the command line changes which knobs there are; those of the file that it has not are an error."""
     path = write(my="--model=mlp\n--hidden=5\n--epochs=1\n")
-    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, cnn, not of lenet5"):
+    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, cnn, rnn and 5 more, not of lenet5"):
         parse([path, "--model=lenet5"])
 
 
@@ -163,7 +165,7 @@ def test_every_committed_flag_file_is_valid_and_says_what_it_is(path):
     request = parse([str(path)])
     request.experiment.validate()
     assert path.read_text().startswith("# ")
-    assert "model" in request.origins or path.stem in ("digits", "mnist")
+    assert "model" in request.origins or path.stem in ("digits", "mnist", "cifar10", "vowels", "mnist_rows")
 
 
 @pytest.mark.parametrize(
@@ -171,10 +173,20 @@ def test_every_committed_flag_file_is_valid_and_says_what_it_is(path):
     [
         pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("digits") else pytest.mark.slow)
         for path in sorted(ROOT.glob("experiments/*.flags"))
+        if not is_sequences(parse([str(path)]).experiment.dataset)
     ],
 )
 def test_every_committed_flag_file_can_be_looked_at_without_its_data(path, capsys):
     assert main([str(path), "--dry_run", "--devices=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] > 0
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vowels_lstm", "vowels_gru", "atis_tagger", "shakespeare_lstm", "power_forecast_gru"])
+def test_experiments_on_files_of_sequences_can_be_looked_at(name, capsys):
+    data = f"--data_dir={os.environ['PERCEPT_TEST_DATA']}/sequences"
+    assert main([f"{ROOT}/experiments/{name}.flags", data, "--dry_run", "--devices=1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] > 0
 
 

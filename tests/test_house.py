@@ -17,7 +17,7 @@ PACKAGE = ROOT / "percept_jax"
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 PURE = [
     "experiment.py", "checks.py", "data/order.py", "data/augment.py",
-    "training/objectives.py", "training/optim.py", "training/step.py",
+    "task.py", "training/objectives.py", "training/optim.py", "training/program.py", "training/batch.py", "training/step.py",
     *(name for name in SOURCES if name.startswith("models/")),
 ]  # fmt: skip
 
@@ -93,7 +93,7 @@ def test_launch_sh_from_another_directory_end_to_end(launch, tmp_path, digits):
     from percept_jax.data.images import encode_png
 
     for i in range(2):
-        (tmp_path / f"{i}.png").write_bytes(encode_png(digits.images[i]))
+        (tmp_path / f"{i}.png").write_bytes(encode_png(digits.inputs[i]))
     done = launch("predict", "out", "0.png", "1.png", "--top_k=2", "--json", cwd=tmp_path)
     found = json.loads(done.stdout.splitlines()[-1])["predictions"]
     assert [p["image"] for p in found] == ["0.png", "1.png"]

@@ -12,9 +12,10 @@ from percept_jax import models
 from percept_jax.errors import UsageError
 from percept_jax.experiment import KNOBS
 from percept_jax.models import MODELS, build
-from percept_jax.models.layers import INITIALIZERS, Activation, Dropout, Initializer, activate, norm, pool
+from percept_jax.models.layers import INITIALIZERS, Activation, Dropout, Initializer, Norm, activate, norm, pool
 from percept_jax.models.lenet import SparseConv, Subsampling, codes
 
+SMALL = ("linear", "mlp", "cnn", "lenet5", "lenet5_1998", "connectivity")  # larger families have tests of their own
 ACTIVATIONS = get_args(Activation)
 CONNECTIVITIES = ("full", "local", "shared")
 
@@ -56,8 +57,8 @@ def test_parameters_are_those_of_the_literature(name, size, parameters):
     assert count(jax.eval_shape(build(name, num_classes=10).init, jax.random.key(0), images)) == parameters
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_maps_images_to_logits_and_learns_everywhere(name):
+@pytest.mark.parametrize("name", SMALL)
+def test_every_small_model_maps_images_to_logits_and_learns_everywhere(name):
     module, variables, images = init(name, channels=3)
     logits = module.apply(variables, images, train=False)
     assert logits.shape == (2, 10)
@@ -78,13 +79,13 @@ def test_every_knob_is_documented_and_clashes_with_no_flag_of_all_runs(name):
 
 @pytest.mark.parametrize("name", ["cnn", "lenet5"])
 def test_normalisation_and_pooling_are_those_asked_for(name):
-    shapes = {str(jax.tree.map(jnp.shape, filled(name, norm=kind)[1])) for kind in ("none", "batch")}
-    assert len(shapes) == 2
+    outputs = {float(m.apply(v, x)[0, 0]) for kind in get_args(Norm) for m, v, x in [filled(name, norm=kind)]}
+    assert len(outputs) == 4
     outputs = {float(m.apply(v, x)[0, 0]) for kind in ("max", "average") for m, v, x in [filled(name, pooling=kind)]}
     assert len(outputs) == 2
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "activation" in {k.name for k in models.knobs(name)}])
+@pytest.mark.parametrize("name", [name for name in SMALL if "activation" in {k.name for k in models.knobs(name)}])
 def test_every_activation_makes_another_network_of_the_same_output(name):
     outputs = []
     for knobs in [{"activation": a} for a in ACTIVATIONS] + [{"activation": "leaky_relu", "negative_slope": -0.5}]:
@@ -146,7 +147,7 @@ def test_initial_weights_have_the_deviation_that_their_name_says():
     np.testing.assert_array_equal(drawn["lecun_normal"], nn.linear.default_kernel_init(jax.random.key(0), (IN, OUT)))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "initializer" in {k.name for k in models.knobs(name)}])
+@pytest.mark.parametrize("name", [name for name in SMALL if "initializer" in {k.name for k in models.knobs(name)}])
 def test_the_initializer_sets_every_kernel_and_flax_s_is_the_default(name, monkeypatch):
     assert {k.name: k.default for k in models.knobs(name)}["initializer"] == "lecun_normal"
     monkeypatch.setitem(INITIALIZERS, "normal", lambda key, shape, dtype: jnp.full(shape, 7, dtype))
@@ -314,8 +315,10 @@ def test_unshared_kernels_are_drawn_as_large_as_a_shared_one_and_each_anew():
 def test_an_unknown_model_or_knob_or_value_is_refused_with_what_was_meant():
     with pytest.raises(UsageError, match="did you mean 'lenet5'"):
         build("lenet", num_classes=10)
-    with pytest.raises(UsageError, match="a knob of mlp, cnn, not of linear"):
+    with pytest.raises(UsageError, match=r"a knob of mlp, cnn.*, not of linear"):
         build("linear", num_classes=10, hidden=(3,))
+    with pytest.raises(UsageError, match=r"a knob of alexnet, alexnet_single_tower, vgg11 and \d+ more, not of mlp"):
+        build("mlp", num_classes=10, stem="small")
     with pytest.raises(UsageError, match=r"--hidden: 0 is outside \[1, inf\)"):
         build("mlp", num_classes=10, hidden=(0,))
     with pytest.raises(UsageError, match="--norm: unknown name 'bach'; did you mean 'batch'"):
@@ -326,6 +329,8 @@ def test_an_image_that_is_too_small_is_refused():
     with pytest.raises(UsageError, match="image_size: lenet5 cannot take images of 8 pixels a side; it wants 32"):
         models.check_fits("lenet5", {}, (8, 8, 1), 10)
     models.check_fits("lenet5", {}, (28, 28, 1), 10)
+    with pytest.raises(UsageError, match="image_size: vgg11 cannot take images of 28 pixels a side; it wants 32"):
+        models.check_fits("vgg11", {"stem": "small"}, (28, 28, 3), 10)
     with pytest.raises(UsageError, match="image_size: lenet5_1998 cannot take images of 28 pixels a side; it wants 32"):
         models.check_fits("lenet5_1998", {}, (28, 28, 1), 10)
 
@@ -340,6 +345,35 @@ def test_pooling_has_flax_s_value_and_away_from_ties_its_gradient(kind, window, 
     np.testing.assert_allclose(ours, flax, rtol=1e-6)
     weights = jax.random.normal(jax.random.key(2), ours.shape)
     np.testing.assert_allclose(vjp(weights)[0], flax_vjp(weights)[0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("window", "stride", "padding", "size"), [(3, 2, 1, 8), (3, 1, 1, 5), (2, 2, 1, 7), (5, 3, 2, 9)])
+@pytest.mark.parametrize("kind", ["max", "average"])
+def test_padded_pooling_has_flax_s_value_and_gradient(kind, window, stride, padding, size):
+    x = jax.random.normal(jax.random.key(1), (2, size, size, 3)) - 2
+    theirs, ends = nn.max_pool if kind == "max" else nn.avg_pool, ((padding, padding),) * 2
+    flax, flax_vjp = jax.vjp(lambda x: theirs(x, (window, window), (stride, stride), ends), x)
+    ours, vjp = jax.vjp(lambda x: pool(x, kind, window, stride, padding), x)
+    np.testing.assert_allclose(ours, flax, rtol=1e-6)
+    weights = jax.random.normal(jax.random.key(2), ours.shape)
+    np.testing.assert_allclose(vjp(weights)[0], flax_vjp(weights)[0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "size", "first_rows"),  # first rows and sizes as torch.nn.MaxPool2d(ceil_mode=True) has them
+    [
+        (3, 2, 0, 8, (0, 2, 4, 6)),
+        (3, 2, 0, 9, (0, 2, 4, 6)),
+        (2, 2, 0, 7, (0, 2, 4, 6)),
+        (2, 3, 0, 6, (0, 3)),
+        (3, 3, 1, 6, (-1, 2, 5)),
+    ],
+)
+def test_pooling_in_ceil_mode_keeps_a_last_window_that_starts_in_the_image(window, stride, padding, size, first_rows):
+    x = np.random.default_rng(0).normal(size=(1, size, size, 2)).astype(np.float32) - 5
+    rows = [slice(max(first, 0), first + window) for first in first_rows]
+    expected = np.array([[x[0, a, b].max((0, 1)) for b in rows] for a in rows])
+    np.testing.assert_array_equal(pool(jnp.asarray(x), "max", window, stride, padding, ceil=True)[0], expected)
 
 
 @pytest.mark.parametrize("at", range(4))

@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment, stack_hparams
-from percept_jax.training.optim import OPTIMIZERS, SCHEDULES, learning_rate, make_optimizer
+from percept_jax.training.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    check_patterns,
+    clip,
+    frozen,
+    learning_rate,
+    make_optimizer,
+    matches,
+    scales,
+)
 
 
 def hparams(steps=100, **values):
@@ -83,3 +94,132 @@ def test_clipping_shortens_a_gradient_and_keeps_its_direction(limit, length):
         updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
         for leaf in grads:
             np.testing.assert_allclose(updates[leaf], -grads[leaf] * length / 13, rtol=1e-12)
+
+
+PATHS = ("conv1/kernel", "layer1_0/conv1/kernel", "layer1_0/conv1/bias", "fc6/bias")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("*", "conv1/kernel layer1_0/conv1/kernel layer1_0/conv1/bias fc6/bias"),
+        ("conv*", "conv1/kernel"),
+        ("conv1", "conv1/kernel"),
+        ("onv1", ""),
+        ("Conv1", ""),
+        ("layer1_0", "layer1_0/conv1/kernel layer1_0/conv1/bias"),
+        ("layer1", ""),
+        ("layer[12]_?", "layer1_0/conv1/kernel layer1_0/conv1/bias"),
+        ("*/conv1", "layer1_0/conv1/kernel layer1_0/conv1/bias"),
+        ("*/kernel", "conv1/kernel layer1_0/conv1/kernel"),
+        ("layer1_0/conv1/bias", "layer1_0/conv1/bias"),
+        ("layer1_0/", ""),
+    ],
+)
+def test_a_pattern_matches_a_whole_path_or_what_lies_below_a_layer(pattern, matched):
+    assert [path for path in PATHS if matches(path, pattern)] == matched.split()
+
+
+def layers(seed):
+    """A network's parameters of random values, float64."""
+    draw = np.random.default_rng(seed).normal
+    shapes = {"conv1": (3, 2), "conv2": (2, 4), "head": (4, 2)}
+    return {name: {"kernel": jnp.asarray(draw(size=s)), "bias": jnp.asarray(draw(size=s[1]))} for name, s in shapes.items()}
+
+
+def trained(name, h, steps=3, **options):
+    """Parameters before and after some steps of gradients that fall on every leaf."""
+    params = first = layers(0)
+    optimizer = make_optimizer(name, jnp.float64(0.1), h, **options)
+    state = optimizer.init(params)
+    for k in range(steps):
+        updates, state = jax.jit(optimizer.update)(layers(k + 1), state, params)
+        params = optax.apply_updates(params, updates)
+    return first, params, state
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_leaves_keep_their_bits_and_the_others_move_as_if_those_were_not_there(name):
+    with jax.enable_x64(True):
+        h = hparams(momentum=0.9, weight_decay=0.1, clip_norm=1.0)
+        first, params, state = trained(name, h, freeze="conv1, */bias")
+        for path, before in jax.tree_util.tree_leaves_with_path(first):
+            after = params[path[0].key][path[1].key]
+            still = path[0].key == "conv1" or path[1].key == "bias"
+            assert np.array_equal(before, after) == still, path
+            assert still or not (before == after).any(), path
+        alone = {layer: {"kernel": first[layer]["kernel"]} for layer in ("conv2", "head")}
+        optimizer = make_optimizer(name, jnp.float64(0.1), h)
+        memory = optimizer.init(alone)
+        assert sum(leaf.size for leaf in jax.tree.leaves(memory)) == sum(leaf.size for leaf in jax.tree.leaves(state))
+        for k in range(3):
+            grads = {layer: {"kernel": layers(k + 1)[layer]["kernel"]} for layer in alone}
+            updates, memory = optimizer.update(grads, memory, alone)
+            alone = optax.apply_updates(alone, updates)
+        for layer in alone:
+            np.testing.assert_allclose(params[layer]["kernel"], alone[layer]["kernel"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_factor_scales_a_layer_s_whole_update_and_0_stops_it(name):
+    with jax.enable_x64(True):
+        h = hparams(weight_decay=0.1)
+        first, plain, _ = trained(name, h, steps=1)
+        _, params, _ = trained(name, h, steps=1, lr_scale="head=10,conv*=0.5,conv1=0")
+        for layer, factor in (("conv1", 0), ("conv2", 0.5), ("head", 10)):  # the last match counts
+            for leaf in ("kernel", "bias"):
+                move = factor * (plain[layer][leaf] - first[layer][leaf])
+                np.testing.assert_allclose(params[layer][leaf] - first[layer][leaf], move, rtol=1e-9)
+        np.testing.assert_array_equal(trained(name, h, lr_scale="conv1=0")[1]["conv1"]["kernel"], first["conv1"]["kernel"])
+        both = trained(name, h, freeze="conv1", lr_scale="head=10")[1]
+        np.testing.assert_array_equal(both["conv1"]["kernel"], first["conv1"]["kernel"])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_patterns_the_optimizer_is_the_plain_chain(name):
+    """In state and in operations: results that were measured depend on its bits."""
+    h, rate = hparams(weight_decay=0.1, clip_norm=1.0), np.float32(0.1)
+    plain = optax.chain(clip(h), OPTIMIZERS[name](h), optax.scale_by_learning_rate(rate))
+    params = layers(0)
+    programs = []
+    for optimizer in (plain, make_optimizer(name, rate, h), make_optimizer(name, rate, h, "", "")):
+        state = optimizer.init(params)
+        programs.append((jax.tree.structure(state), str(jax.make_jaxpr(optimizer.update)(layers(1), state, params))))
+    assert programs[0] == programs[1] == programs[2]
+
+
+def test_masks_follow_the_patterns_over_any_tree():
+    statistics = {"bn1": {"mean": 0, "var": 0}, "layer1_0": {"bn1": {"mean": 0}}}
+    assert frozen(statistics, "bn*") == {"bn1": {"mean": True, "var": True}, "layer1_0": {"bn1": {"mean": False}}}
+    assert frozen(statistics, "") == jax.tree.map(bool, statistics)
+    assert scales(statistics, "*=2, */mean = 3") == {"bn1": {"mean": 3, "var": 2}, "layer1_0": {"bn1": {"mean": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("freeze", "lr_scale", "message"),
+    [
+        ("conv*,hed", "", "--freeze: 'hed' matches no parameter; there are head"),
+        ("", "stem=2", "--lr_scale: 'stem' matches no parameter; there are conv1, conv2, head"),
+        ("conv1,,conv2", "", "--freeze: 'conv1,,conv2' has nothing between two commas, or at an end"),
+        (",", "", "--freeze: ',' has nothing"),
+        ("", "head", "--lr_scale: 'head' is not a pattern, '=' and a number of 0 or more"),
+        ("", "=2", "--lr_scale: '=2' is not"),
+        ("", "conv1=1,head=ten", "--lr_scale: 'head=ten' is not"),
+        ("", "head=-1", "--lr_scale: 'head=-1' is not"),
+        ("", "head=inf", "--lr_scale: 'head=inf' is not"),
+        ("", "head=nan", "--lr_scale: 'head=nan' is not"),
+        ("", "head=1,", "--lr_scale: 'head=1,' has nothing"),
+        ("*", "", "--freeze: nothing is left to train"),
+        ("", "*=0", "--lr_scale: nothing is left to train"),
+        ("conv*", "head=0", "--freeze: nothing is left to train"),
+    ],
+)
+def test_patterns_that_cannot_be_meant_are_refused(freeze, lr_scale, message):
+    with pytest.raises(UsageError) as error:
+        check_patterns(layers(0), freeze, lr_scale)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(("freeze", "lr_scale"), [("", ""), ("conv*", "head=10"), ("conv1/kernel", "*=0,head=1")])
+def test_patterns_that_match_are_taken(freeze, lr_scale):
+    check_patterns(jax.eval_shape(lambda: layers(0)), freeze, lr_scale)

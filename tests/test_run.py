@@ -337,8 +337,8 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
 def test_prediction_sees_what_evaluation_saw(small, digits):
     run = train(small)
     index = digits.info.index["test"]
-    predicted = run.predict(digits.images[index]).labels
-    assert (predicted == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+    predicted = run.predict(digits.inputs[index]).labels
+    assert (predicted == digits.targets[index]).mean() == run.result["test"]["accuracy"]
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "quadratic", "perceptron"])
@@ -346,8 +346,8 @@ def test_prediction_is_evaluation_where_probabilities_round_to_equals(small, dig
     """Pixels of 0 to 255 make outputs of hundreds, whose sigmoids are 0 or 1 to the computer."""
     run = train(dataclasses.replace(small, model="linear", knobs={}, loss=loss, normalize="none", learning_rate=0.01, steps=100))
     index = digits.info.index["test"]
-    predicted = run.predict(digits.images[index])
-    assert (predicted.labels == digits.labels[index]).mean() == run.result["test"]["accuracy"]
+    predicted = run.predict(digits.inputs[index])
+    assert (predicted.labels == digits.targets[index]).mean() == run.result["test"]["accuracy"]
     np.testing.assert_allclose(predicted.probabilities.sum(1), 1, rtol=1e-5)
     assert np.abs(predicted.logits).max() > 50
 
@@ -413,7 +413,7 @@ CHANGES = {
     "model": "linear", "dtype": "float64", "image_size": 10, "normalize": "unit", "batch_size": 16, "epochs": 1.0, "steps": 21,
     "loss": "quadratic", "optimizer": "nesterov", "schedule": "cosine", "learning_rate": 0.04, "warmup_steps": 5, "momentum": 0.8,
     "weight_decay": 0.01, "dropout_rate": 0.1, "label_smoothing": 0.1, "seed": 1, "eval_every": 5, "checkpoint_every": 3,
-    "log_every": 2, "devices": 2,
+    "log_every": 2, "devices": 2, "stored_size": 12, "crop_area": 0.2, "freeze": "Dense_0", "lr_scale": "Dense_1=2",
 }  # fmt: skip
 
 
@@ -469,7 +469,7 @@ def test_the_three_regimes_of_gradient_descent(small, batch_size):
 
 
 def test_data_that_changed_under_a_run_are_noticed(small, digits):
-    changed = digits._replace(labels=(digits.labels + 1) % 10)
+    changed = digits._replace(targets=(digits.targets + 1) % 10)
     countdown = iter([None] * 8 + [15] * 10)
     for dataset, error in ((digits, Interrupted), (changed, UsageError)):
         run_dir = RunDir(Path(small.run_dir), small)
@@ -509,13 +509,14 @@ def test_every_flag_is_among_the_changes_or_tested_elsewhere():
     from percept_jax.experiment import KNOBS
 
     elsewhere = {"dataset", "data_dir", "run_dir", "fresh"}  # a second data set: trained_on_arrays; places: everywhere here
+    elsewhere |= {"ahead", "horizon", "sequence_length", "init_from"}  # in test_sequences and test_fine_tuning
     assert set(CHANGES) | elsewhere == set(KNOBS)
 
 
 WHERE = {  # some flags mean something beside others only
     "decay_rate": {"schedule": "exponential"}, "decay_at": {"schedule": "step"}, "beta2": {"optimizer": "adam"},
     "epsilon": {"optimizer": "rmsprop"}, "stop_after": {"eval_every": 1, "learning_rate": 1.0, "steps": 60},
-    "epochs": {"steps": 0}, "model": {"knobs": {}},
+    "epochs": {"steps": 0}, "model": {"knobs": {}}, "stored_size": {"image_size": 8},
 }  # fmt: skip
 
 

@@ -102,8 +102,8 @@ def test_a_run_sees_the_examples_of_its_splits_and_no_others(small, digits):
     run = train(experiment)
     assert run.result["test"]["examples"] == 40
     assert run.result["validation"]["examples"] == 100
-    predicted = run.predict(digits.images[digits.info.index["test"][-40:]]).labels
-    assert (predicted == digits.labels[digits.info.index["test"][-40:]]).mean() == run.result["test"]["accuracy"]
+    predicted = run.predict(digits.inputs[digits.info.index["test"][-40:]]).labels
+    assert (predicted == digits.targets[digits.info.index["test"][-40:]]).mean() == run.result["test"]["accuracy"]
     assert json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == pytest.approx(5 * 32 / (538 + 60))
 
 
@@ -151,13 +151,13 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
     assert main(flags) == 0, capsys.readouterr().err
     info = sources.describe("mnist", data_dir).select("train[:30]", "train[30:]", "test")
     dataset = sources.load("mnist", data_dir, info, 28)
-    rows = {image.tobytes() + bytes([label]) for image, label in zip(dataset.images, dataset.labels, strict=True)}
+    rows = {image.tobytes() + bytes([label]) for image, label in zip(dataset.inputs, dataset.targets, strict=True)}
     assert rows == {
         image.tobytes() + bytes([label])
         for split in IMAGES
         for image, label in zip(IMAGES[split], LABELS[split], strict=True)
     }  # fmt: skip
-    np.testing.assert_array_equal(np.sort(dataset.labels[info.index["test"]]), np.sort(LABELS["test"]))
+    np.testing.assert_array_equal(np.sort(dataset.targets[info.index["test"]]), np.sort(LABELS["test"]))
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -195,7 +195,7 @@ def prepared(builder, data_dir, **options):
 def test_any_tfds_data_set_with_one_image_and_one_label(tmp_path, capsys):
     prepared(Scenes, tmp_path, file_format="array_record")
     info = sources.describe("scenes", tmp_path)
-    assert (info.image_shape, info.classes, info.splits) == ((0, 0, 3), ("day", "night"), {"train": 30, "unlabelled": 4})
+    assert (info.shape, info.classes, info.splits) == ((0, 0, 3), ("day", "night"), {"train": 30, "unlabelled": 4})
     flags = [
         "--dataset=scenes",
         f"--data_dir={tmp_path}",
@@ -252,7 +252,7 @@ def test_cifar100_has_two_labels_and_trains_on_the_fine_one(tmp_path):
     info = sources.describe("cifar100", tmp_path / "data")
     dataset = sources.load("cifar100", tmp_path / "data", info.select("train[:20]", "train[20:]", "test"), 32)
     wanted = {image.tobytes() + bytes([label[1]]) for part in made.values() for image, label in zip(*part, strict=True)}
-    assert {image.tobytes() + bytes([label]) for image, label in zip(dataset.images, dataset.labels, strict=True)} == wanted
+    assert {image.tobytes() + bytes([label]) for image, label in zip(dataset.inputs, dataset.targets, strict=True)} == wanted
     assert info.classes[3] == "kind 3"
 
 
@@ -371,7 +371,7 @@ def test_a_folder_of_mixed_images_becomes_a_trained_model_and_a_prediction(pets,
 
 def test_every_image_of_a_folder_is_what_a_viewer_shows(pets):
     info = folders.describe(pets).select()
-    assert info.image_shape == (0, 0, 3)
+    assert info.shape == (0, 0, 3)
     assert sum(info.splits.values()) == 64
     images, labels = folders.read(pets, info, 32)
     for image, label in zip(images, labels, strict=True):
@@ -395,7 +395,7 @@ def test_slices_of_a_folder_are_stratified_and_never_change(tmp_path):
     save(tmp_path / "few" / "another.png", Image.new("L", (2, 2)))
     more = [path.name for path in folders.examples(tmp_path)[0]["train"] if path.parent.name == "few"]
     assert [name for name in more if name != "another.png"] == names
-    assert folders.describe(tmp_path).image_shape == (2, 2, 1)
+    assert folders.describe(tmp_path).shape == (2, 2, 1)
 
 
 def test_a_folder_may_name_its_splits(tmp_path):
@@ -463,10 +463,10 @@ def test_a_changed_folder_is_read_again(tmp_path):
         for n in range(5):
             save(tmp_path / f"real_{kind}" / f"{n}.png", Image.new("L", (4, 4), shade))
     name = f"folder:{tmp_path / 'set'}"
-    assert load(name, tmp_path, 4).images.max() == 255
+    assert load(name, tmp_path, 4).inputs.max() == 255
     for n in range(5):
         save(tmp_path / "set" / "b" / f"{n}.png", Image.new("L", (4, 4), 100))
-    assert load(name, tmp_path, 4).images.max() == 100
+    assert load(name, tmp_path, 4).inputs.max() == 100
 
 
 def test_a_model_is_not_evaluated_on_data_that_it_was_not_made_for(small, tmp_path):
@@ -498,19 +498,19 @@ def test_names_may_hold_any_letter(small, tmp_path):
 @pytest.mark.parametrize("name", TEACHING)
 def test_points_are_fixed_balanced_and_finite(name, data_dir):
     dataset = load(name, data_dir, 1)
-    assert dataset.images.shape == (sum(dataset.info.splits.values()), 1, 1, 2)
-    assert dataset.images.dtype == np.float32
-    assert np.isfinite(dataset.images).all()
-    assert set(np.unique(dataset.labels)) == {0, 1}
+    assert dataset.inputs.shape == (sum(dataset.info.splits.values()), 1, 1, 2)
+    assert dataset.inputs.dtype == np.float32
+    assert np.isfinite(dataset.inputs).all()
+    assert set(np.unique(dataset.targets)) == {0, 1}
     for index in dataset.info.index.values():
-        assert 0.4 < dataset.labels[index].mean() < 0.6
-    np.testing.assert_array_equal(load(name, data_dir, 1).images, dataset.images)
+        assert 0.4 < dataset.targets[index].mean() < 0.6
+    np.testing.assert_array_equal(load(name, data_dir, 1).inputs, dataset.inputs)
 
 
 def test_xnor_is_its_truth_table(data_dir):
     dataset = load("xnor", data_dir, 1)
     for index in dataset.info.index.values():
-        table = {tuple(point): label for point, label in zip(dataset.images[index, 0, 0], dataset.labels[index], strict=True)}
+        table = {tuple(point): label for point, label in zip(dataset.inputs[index, 0, 0], dataset.targets[index], strict=True)}
         assert table == {(0, 0): 1, (0, 1): 0, (1, 0): 0, (1, 1): 1}
 
 
@@ -611,7 +611,7 @@ def test_a_folder_that_others_prepared_is_read(tmp_path):
     """CIFAR-10 as JPEG, in ArrayRecord: read-only, so that the cache cannot lie beside it."""
     there = Path(os.environ["PERCEPT_TEST_DATA"]) / "tfds"
     info = sources.describe("cifar10_jpeg", there).select("train[:99%]", "train[99%:]", "test")
-    assert (info.image_shape, len(info.classes)) == ((32, 32, 3), 10)
+    assert (info.shape, len(info.classes)) == ((32, 32, 3), 10)
     images, labels = tfds_folders.read(there / "cifar10_jpeg" / "1.0.0", info._replace(splits={"test": 10_000}), 32)
     assert images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10

@@ -10,13 +10,15 @@ import pytest
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.experiment import Experiment
+from percept_jax.task import Task
 from percept_jax.training import evaluation
+from percept_jax.training.batch import evaluation_batch, training_batch
 from percept_jax.training.parallel import AXIS
-from percept_jax.training.step import make_program, training_batch
+from percept_jax.training.program import make_program
 
 ALL_ON = {
     "random_crop": 2, "random_flip": True, "rotation": 20.0, "scale": 0.2, "shear": 10.0, "brightness": 0.3, "contrast": 0.3,
-    "saturation": 0.5, "pca_color": 0.1, "cutout": 3,
+    "saturation": 0.5, "pca_color": 0.1, "cutout": 3, "crop_area": 0.5,
 }  # fmt: skip
 
 
@@ -33,24 +35,24 @@ def batch(dataset, devices=1, key=0, **on):
     with jax.enable_x64(True):
         data = evaluation.device_data(dataset, inputs.describe("standard", dataset), experiment.real_dtype)
         index, key = np.arange(16, dtype=np.int32), jax.random.key(key, impl="threefry2x32")
-        make = functools.partial(training_batch, program=make_program(experiment, 4, AXIS if devices > 1 else None))
+        make = functools.partial(training_batch, program=make_program(experiment, Task(4), AXIS if devices > 1 else None))
         if devices == 1:
-            return [np.asarray(x) for x in jax.jit(make)(key, index, data)], data
+            return [np.asarray(x) for x in jax.jit(make)(key, index, data)[:2]], data
         split = jax.pmap(functools.partial(make, axis_name=AXIS), AXIS, in_axes=(None, 0, None))
-        found = split(key, index.reshape(devices, -1), data)
+        found = split(key, index.reshape(devices, -1), data)[:2]
         return [np.asarray(x).reshape(16, *x.shape[2:]) for x in found], data
 
 
 def test_without_augmentation_a_model_sees_normalised_pixels_and_one_hot_targets(colourful):
     (images, targets), data = batch(colourful)
-    np.testing.assert_allclose(images, (colourful.images[:16] - data.mean) * data.scale, rtol=1e-12)
-    np.testing.assert_array_equal(targets, np.eye(4)[colourful.labels[:16]])
+    np.testing.assert_allclose(images, (colourful.inputs[:16] - data.mean) * data.scale, rtol=1e-12)
+    np.testing.assert_array_equal(targets, np.eye(4)[colourful.targets[:16]])
 
 
 def test_augmentation_changes_images_and_never_labels(colourful):
     plain = batch(colourful)[0][0]
     (images, targets), _ = batch(colourful, **ALL_ON)
-    np.testing.assert_array_equal(targets, np.eye(4)[colourful.labels[:16]])
+    np.testing.assert_array_equal(targets, np.eye(4)[colourful.targets[:16]])
     assert (np.abs(images - plain).max((1, 2, 3)) > 1e-6).all()
     assert np.abs(batch(colourful, key=1, **ALL_ON)[0][0] - images).max() > 1e-6
     assert images.shape == plain.shape
@@ -64,7 +66,7 @@ def test_four_devices_draw_what_one_does(colourful, on):
 
 
 def test_mixup_mixes_an_example_and_its_target_with_another_s_by_one_share(colourful):
-    dataset = colourful._replace(labels=np.arange(32, dtype=np.int32) % 4)
+    dataset = colourful._replace(targets=np.arange(32, dtype=np.int32) % 4)
     plain, own = batch(dataset)[0]
     (images, targets), _ = batch(dataset, mixup=1.0)
     shifts = []
@@ -81,3 +83,18 @@ def test_mixup_mixes_an_example_and_its_target_with_another_s_by_one_share(colou
     assert len(set.intersection(*shifts)) == 1
     np.testing.assert_allclose(targets.sum(1), 1)
     assert len(np.unique(targets.max(1).round(6))) > 8  # a share an example
+
+
+def test_a_larger_image_is_cropped_anywhere_in_training_and_in_the_middle_in_evaluation(colourful):
+    experiment = Experiment(model="linear", steps=1, stored_size=8, image_size=4)
+    program = make_program(experiment, Task(4))
+    data = evaluation.device_data(colourful, inputs.describe("standard", colourful), experiment.real_dtype)
+    seen = evaluation_batch(np.arange(16), data, program=program).inputs
+    np.testing.assert_allclose(seen, (colourful.inputs[:16, 2:6, 2:6] - data.mean) * data.scale, rtol=1e-5, atol=1e-6)
+    trained = training_batch(jax.random.key(0), np.arange(16), data, program=program).inputs
+    assert trained.shape == (16, 4, 4, 3)
+    whole = (colourful.inputs[:16] - data.mean) * data.scale
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (4, 4), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    distance = np.abs(windows - np.asarray(trained)[:, None, None]).max((3, 4, 5))
+    assert (distance.min((1, 2)) < 1e-5).all()
+    assert len({np.unravel_index(row.argmin(), row.shape) for row in distance}) > 4

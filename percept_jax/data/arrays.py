@@ -35,7 +35,7 @@ def load(info: Info, images: np.ndarray, labels: np.ndarray, image_size: int) ->
     """The data set of `describe`, resized, split 60 / 20 / 20 %, stratified, always the same way."""
     parts = _split(np.asarray(labels))
     order = np.concatenate([parts[name] for name in info.splits])
-    images = np.asarray(images).reshape(-1, *info.image_shape)
+    images = np.asarray(images).reshape(-1, *info.shape)
     resized = np.stack([resize(images[i], image_size, image_size) for i in order])
     return Dataset(info, resized, np.asarray(labels)[order].astype(np.int32))
 

@@ -28,6 +28,7 @@ class Augmentation(NamedTuple):
         rotation, shear: degrees out of [-r, r].
         scale: share s below 1; a zoom out of [1 - s, 1 + s].
         cutout: side in pixels of a blank square, centred on any pixel.
+        crop_area: least share of the area that a crop keeps before it is resized; 0: crops are not resized.
     """
 
     random_crop: int = 0
@@ -40,9 +41,10 @@ class Augmentation(NamedTuple):
     scale: float = 0.0
     shear: float = 0.0
     cutout: int = 0
+    crop_area: float = 0.0
 
 
-def augment(key: Array, image: Array, components: Array, fill: Array, strengths: Augmentation) -> Array:
+def augment(key: Array, image: Array, components: Array, fill: Array, strengths: Augmentation, size: int = 0) -> Array:
     """An image `[height, width, channels]`, changed at random in whichever ways are on; each draws from its own key.
 
     Args:
@@ -51,9 +53,9 @@ def augment(key: Array, image: Array, components: Array, fill: Array, strengths:
         components: `[channels, channels]`, see `shift_colors`; unused without pca_color.
         fill: `[channels]`, the colour of a cutout; unused without one.
         strengths: how much of what, fixed when the step is compiled.
+        size: pixels a side of the result, at most the image's: what is smaller is a crop of it; 0: those of the image.
     """
-    height, width, channels = image.shape
-    on = strengths
+    on, size = strengths, size or image.shape[0]
 
     def stream(name: str) -> Array:
         return jax.random.fold_in(key, Augmentation._fields.index(name))
@@ -65,6 +67,12 @@ def augment(key: Array, image: Array, components: Array, fill: Array, strengths:
         share = getattr(on, name)
         return uniform(name, max(0.0, 1 - share), 1 + share)
 
+    if on.crop_area:
+        image = resized_crop(image, *random_box(stream("crop_area"), on.crop_area), size)
+    elif size < image.shape[0]:
+        corner = jax.random.randint(stream("crop_area"), (2,), 0, image.shape[0] - size + 1, jnp.int32)
+        image = jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[2]))
+    height, width, channels = image.shape
     if on.rotation or on.scale or on.shear:
         degrees = uniform("rotation", -on.rotation, on.rotation) if on.rotation else 0.0
         zoom = factor("scale") if on.scale else 1.0
@@ -87,6 +95,34 @@ def augment(key: Array, image: Array, components: Array, fill: Array, strengths:
         centre = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
         image = cutout(image, centre[0], centre[1], on.cutout, fill)
     return image
+
+
+def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Array]:
+    """Top, left, height and width of a box in a square of side 1, float32 (Szegedy et al. 2014, arXiv:1409.4842, section 6).
+
+    Its area is uniform from `least_area` to 1, its sides are as 3:4 to 4:3. The first of ten that fits; else the whole, as in
+    torchvision's RandomResizedCrop.
+    """
+    area_key, ratio_key, place_key = jax.random.split(key, 3)
+    area = jax.random.uniform(area_key, (10,), jnp.float32, least_area, 1)
+    ratio = jnp.exp(jax.random.uniform(ratio_key, (10,), jnp.float32, -math.log(4 / 3), math.log(4 / 3)))
+    heights, widths = jnp.sqrt(area / ratio), jnp.sqrt(area * ratio)
+    fits = (heights <= 1) & (widths <= 1)
+    first = jnp.argmax(fits)
+    height, width = (jnp.where(fits.any(), sides[first], 1) for sides in (heights, widths))
+    down, right = jax.random.uniform(place_key, (2,), jnp.float32)
+    return down * (1 - height), right * (1 - width), height, width
+
+
+def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Array, size: int) -> Array:
+    """A box of an image, in shares of its sides, resized to `[size, size, channels]`: bilinearly, smoothed where it shrinks."""
+    sides = jnp.array(image.shape[:2], image.dtype)
+    box = jnp.stack([jnp.asarray(x, image.dtype) for x in (height, width)])
+    corner = jnp.stack([jnp.asarray(x, image.dtype) for x in (top, left)])
+    scale = size / (box * sides)
+    return jax.image.scale_and_translate(
+        image, (size, size, image.shape[2]), (0, 1), scale, -corner * sides * scale, "linear", precision=jax.lax.Precision.HIGHEST
+    )
 
 
 def translate(image: Array, rows: Array | int, columns: Array | int) -> Array:

@@ -3,32 +3,46 @@
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from percept_jax.data.splits import choose
 from percept_jax.errors import UsageError
+from percept_jax.task import Task, describe
+
+Kind = Literal["images", "points", "values", "tokens"]
 
 
 class Info(NamedTuple):
     """What is known of a data set before an example is read.
 
     Attributes:
-        image_shape: (height, width, channels) as stored; height and width are 0 where they differ from image to image.
-        classes: a name for each label.
+        shape: of an input: (height, width, channels) of images as stored, height and width 0 where they differ from image to
+            image; (1, 1, features) of points; (time, features) of sequences of values, (time,) of tokens.
+        classes: a name for each label; none where the targets are values.
         splits: examples of each of its own splits, in the order in which they are held.
         version: of the TFDS folder; empty where there is none.
-        points: its examples are points, float32 features in the channels of 1x1 images, not images of bytes.
+        kind: what an input is: an image of bytes, a point, or a sequence of values or of tokens.
+        target_shape: of a target: () for a label, (time,) for a label a step, (features,) for values, (time, features) for
+            values a step.
+        words: what each token stands for.
         index: where the examples to train, validate and test on are, once that is chosen.
     """
 
-    image_shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
     splits: dict[str, int]
     version: str = ""
-    points: bool = False
+    kind: Kind = "images"
+    target_shape: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
     index: Mapping[str, np.ndarray] = {}
+
+    @property
+    def task(self) -> Task:
+        """What this asks of a model."""
+        return describe(self.classes, self.target_shape, self.words)
 
     def select(self, train: str = "", validation: str = "", test: str = "") -> "Info":
         """This data set with its index, and only the splits that are in use. Raises UsageError, see `splits.choose`."""
@@ -47,18 +61,23 @@ class Dataset(NamedTuple):
 
     Attributes:
         info: with its index.
-        images: uint8 `[examples, size, size, channels]`, or float32 `[examples, 1, 1, features]` for points.
-        labels: int32 `[examples]`.
+        inputs: uint8 images `[examples, size, size, channels]`, float32 points `[examples, 1, 1, features]` or values
+            `[examples, time, features]`, int32 tokens `[examples, time]`.
+        targets: int32 labels `[examples]` or `[examples, time]`, float32 values `[examples, features]` or
+            `[examples, time, features]`; -1 or not a number where there is none.
+        lengths: int32 `[examples]`, the real steps of each sequence; None for images and points.
     """
 
     info: Info
-    images: np.ndarray
-    labels: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray | None = None
 
     @property
     def crc(self) -> int:
         """A checksum of all that is in it."""
-        return zlib.crc32(self.labels, zlib.crc32(np.ascontiguousarray(self.images)))
+        crc = zlib.crc32(np.ascontiguousarray(self.targets), zlib.crc32(np.ascontiguousarray(self.inputs)))
+        return crc if self.lengths is None else zlib.crc32(self.lengths, crc)
 
     def check(self, crc: int, name: str, run_dir: Path) -> None:
         """Raises UsageError unless this is the data set that a run was begun with."""
@@ -67,9 +86,9 @@ class Dataset(NamedTuple):
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `[channels]` and covariance `[channels, channels]` of the pixels of all images, float64, over blocks of images."""
+    """Mean `[channels]` and covariance `[channels, channels]` over all but the last axis, float64, over blocks of examples."""
     channels, count = images.shape[-1], images[..., 0].size
-    origin = images[0, 0, 0].astype(np.float64)  # about some pixel, so that channels that never change have a variance of 0
+    origin = images.reshape(-1, channels)[0].astype(np.float64)  # so that channels that never change have a variance of 0
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for first in range(0, len(images), 1024):
         pixels = images[first : first + 1024].reshape(-1, channels) - origin

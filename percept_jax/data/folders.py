@@ -66,10 +66,10 @@ def read(root: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarra
     """Images and labels of the splits in `info`, as in `Dataset`. Raises DataError, naming the file."""
     files, classes = examples(root)
     paths = [path for split in info.splits for path in files[split]]
-    images = np.empty((len(paths), image_size, image_size, info.image_shape[-1]), np.uint8)
+    images = np.empty((len(paths), image_size, image_size, info.shape[-1]), np.uint8)
     for i, path in enumerate(paths):
         try:
-            images[i] = resize(decode(path.read_bytes(), info.image_shape[-1]), image_size, image_size)
+            images[i] = resize(decode(path.read_bytes(), info.shape[-1]), image_size, image_size)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: {error}") from error
     return images, np.array([classes.index(path.parent.name) for path in paths], np.int32)

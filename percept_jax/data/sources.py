@@ -1,7 +1,7 @@
 """Data set name -> what is known of it, and the images and labels of its splits.
 
-A name stands for a TFDS folder in the data directory, for a folder of image files, or for points to teach with. Images are
-decoded and resized once, into a checksummed cache in the data directory.
+A name stands for a TFDS folder in the data directory, for a folder of image files, for a file of sequences, or for points to
+teach with. Images are decoded and resized once, into a checksummed cache in the data directory.
 """
 
 import contextlib
@@ -15,10 +15,12 @@ import PIL
 
 from percept_jax import files
 from percept_jax.checks import unknown
-from percept_jax.data import folders, images, teaching, tfds_folders
+from percept_jax.data import folders, images, sequences, teaching, tfds_folders
 from percept_jax.data.dataset import Dataset, Info
+from percept_jax.data.sequences import Reading
 from percept_jax.errors import DataError, StorageError, UsageError
 
+READING = Reading()
 FOLDER, ARRAYS = "folder:", "arrays-"
 
 # What `prepare` can put into a TFDS folder, as far as one must know it before it is there.
@@ -32,11 +34,12 @@ PREPARABLE: dict[str, Info] = {
         ("cifar100", (32, 32, 3), 100, 50_000),
     )
 }
+IMAGENET = Info((0, 0, 3), tuple(map(str, range(1000))), {"train": 1_281_167, "validation": 50_000})
 DIGITS = Info((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0")
 
 
-def describe(name: str, data_dir: Path, absent_too: bool = False) -> Info:
-    """What is known of a data set.
+def describe(name: str, data_dir: Path, absent_too: bool = False, reading: Reading = READING) -> Info:
+    """What is known of a data set; `reading` says how a file of sequences is read.
 
     Raises UsageError where it is not there, with the command that prepares it; unless `absent_too`, and it is known well enough.
     """
@@ -46,17 +49,22 @@ def describe(name: str, data_dir: Path, absent_too: bool = False) -> Info:
         return DIGITS  # without a look at its folder, which is prepared on first use
     if name.startswith(FOLDER):
         return folders.describe(_path(name))
-    if absent_too and name in PREPARABLE and not is_prepared(name, data_dir):
-        return PREPARABLE[name]
+    if sequences.is_sequences(name):
+        return sequences.load(name, data_dir, reading).info
+    known = PREPARABLE | {"imagenet2012": IMAGENET}
+    if absent_too and name in known and not is_prepared(name, data_dir):
+        return known[name]
     return tfds_folders.describe(_tfds_folder(name, data_dir))
 
 
-def load(name: str, data_dir: Path, info: Info, image_size: int) -> Dataset:
+def load(name: str, data_dir: Path, info: Info, image_size: int, reading: Reading = READING) -> Dataset:
     """The splits of a data set that `info` names, resized to `image_size` pixels a side: out of the cache, if they are there.
 
     Raises UsageError as `describe`, DataError for a bad image or record, StorageError where a folder cannot be written.
     """
-    if info.points:
+    if sequences.is_sequences(name):
+        return sequences.restrict(sequences.load(name, data_dir, reading), info)
+    if info.kind == "points":
         found = teaching.read(name, info, data_dir)
     elif name.startswith(FOLDER):
         path = _path(name)
@@ -78,16 +86,21 @@ def load(name: str, data_dir: Path, info: Info, image_size: int) -> Dataset:
 
 def is_prepared(name: str, data_dir: Path) -> bool:
     """Whether a data set needs no preparation, or has been prepared in `data_dir`."""
-    return name in teaching.TEACHING or name.startswith(FOLDER) or tfds_folders.find(name, data_dir) is not None
+    own = name.startswith(FOLDER) or sequences.is_sequences(name)
+    return name in teaching.TEACHING or own or tfds_folders.find(name, data_dir) is not None
 
 
-def located(name: str) -> str:
+def located(name: str, data_dir: Path) -> str:
     """The name with a folder's path made absolute: a run means the same data wherever it is resumed from."""
+    if sequences.is_sequences(name):
+        return f"{name.partition(':')[0]}:{sequences.path_of(name, data_dir)}"
     return FOLDER + str(_path(name)) if name.startswith(FOLDER) else name
 
 
 def short_name(name: str) -> str:
     """A name for a folder under runs/."""
+    if sequences.is_sequences(name):
+        return Path(name.partition(":")[2]).stem
     return _path(name).name if name.startswith(FOLDER) else name.replace("/", "_").replace(":", "_")
 
 
@@ -106,7 +119,7 @@ def _tfds_folder(name: str, data_dir: Path) -> Path:
     if name.startswith(ARRAYS):
         raise UsageError("trained on arrays of a program, which are not here", "dataset")
     known = ["digits", *teaching.TEACHING, *PREPARABLE]
-    raise UsageError(f"{unknown(name, known)}; or a TFDS folder in {data_dir}, or folder:PATH", "dataset")
+    raise UsageError(f"{unknown(name, known)}; or a TFDS folder in {data_dir}, or folder:, npz:, tagged: or text:PATH", "dataset")
 
 
 def _cached(

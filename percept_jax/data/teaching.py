@@ -79,7 +79,7 @@ TEACHING: dict[str, Points] = {
 def describe(name: str) -> Info:
     """What is known of the points called `name`."""
     points = TEACHING[name]
-    return Info((1, 1, 2), points.classes, points.splits, points=True)
+    return Info((1, 1, 2), points.classes, points.splits, kind="points")
 
 
 def read(name: str, info: Info, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -44,7 +44,7 @@ def describe(folder: Path) -> Info:
 
 def read(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the splits in `info`, as in `Dataset`. Raises DataError, naming the record."""
-    count, channels = sum(info.splits.values()), info.image_shape[-1]
+    count, channels = sum(info.splits.values()), info.shape[-1]
     images, labels = np.empty((count, image_size, image_size, channels), np.uint8), np.empty(count, np.int32)
     for i, (where, image, label) in enumerate(_records(folder, info)):
         try:

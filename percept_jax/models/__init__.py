@@ -2,25 +2,36 @@
 
 Adding a model: write its module in a file of its own, add one line to MODELS, write a flag file. A module's `__call__` takes
 `(images, train=False)` and, where it has dropout, `dropout_rate=0.0`. Fields that it may declare and that are not knobs:
-`num_classes`, and `axis_name`, the mapped axis of a split batch. A class variable `image_size` says what it was made for.
+`num_classes`, and `axis_name`, the mapped axis of a split batch. An attribute `image_size` says what it was made for. Logits that
+it sows in the collection "auxiliary" while it trains add their loss, times its field `auxiliary_weight`, to that of its own.
 """
 
 import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from percept_jax.checks import check_type, check_within, unknown
+from percept_jax.checks import check_type, check_within, is_union, unknown
 from percept_jax.errors import UsageError
+from percept_jax.models.alexnet import AlexNet
 from percept_jax.models.cnn import CNN
 from percept_jax.models.connectivity import Connectivity
+from percept_jax.models.densenet import DenseNet
+from percept_jax.models.googlenet import GoogLeNet
 from percept_jax.models.lenet import LeNet5, LeNet5Of1998
 from percept_jax.models.mlp import MLP, Linear
+from percept_jax.models.recurrent import EncoderDecoder, LSTMCell, Recurrent
+from percept_jax.models.resnet import ResNet
+from percept_jax.models.vgg import VGG
+
+_SINGLE_TOWER = {"single_tower": True, "features": (64, 192, 384, 256, 256), "groups": 1, "norm": "none"}
+_CIFAR = functools.partial(ResNet, stem="small", width=16, shortcut="A")
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "linear": Linear,
@@ -29,9 +40,47 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
     "lenet5_1998": LeNet5Of1998,
     "connectivity": Connectivity,
+    "alexnet": AlexNet,
+    "alexnet_single_tower": functools.partial(AlexNet, **_SINGLE_TOWER, initializer="he_normal"),
+    "vgg11": functools.partial(VGG, stages=(1, 1, 2, 2, 2)),
+    "vgg13": functools.partial(VGG, stages=(2, 2, 2, 2, 2)),
+    "vgg16": functools.partial(VGG, stages=(2, 2, 3, 3, 3)),
+    "vgg19": functools.partial(VGG, stages=(2, 2, 4, 4, 4)),
+    "vgg11_bn": functools.partial(VGG, stages=(1, 1, 2, 2, 2), norm="batch"),
+    "vgg13_bn": functools.partial(VGG, stages=(2, 2, 2, 2, 2), norm="batch"),
+    "vgg16_bn": functools.partial(VGG, stages=(2, 2, 3, 3, 3), norm="batch"),
+    "vgg19_bn": functools.partial(VGG, stages=(2, 2, 4, 4, 4), norm="batch"),
+    "googlenet": GoogLeNet,
+    "resnet18": functools.partial(ResNet, stages=(2, 2, 2, 2)),
+    "resnet34": functools.partial(ResNet, stages=(3, 4, 6, 3)),
+    "resnet50": functools.partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": functools.partial(ResNet, stages=(3, 4, 23, 3), bottleneck=True),
+    "resnet152": functools.partial(ResNet, stages=(3, 8, 36, 3), bottleneck=True),
+    "resnet18_v2": functools.partial(ResNet, stages=(2, 2, 2, 2), preactivation=True),
+    "resnet34_v2": functools.partial(ResNet, stages=(3, 4, 6, 3), preactivation=True),
+    "resnet50_v2": functools.partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True, preactivation=True),
+    "resnet101_v2": functools.partial(ResNet, stages=(3, 4, 23, 3), bottleneck=True, preactivation=True),
+    "resnet152_v2": functools.partial(ResNet, stages=(3, 8, 36, 3), bottleneck=True, preactivation=True),
+    "wide_resnet50_2": functools.partial(ResNet, stages=(3, 4, 6, 3), bottleneck=True, widen=2),
+    "resnet20": functools.partial(_CIFAR, stages=(3, 3, 3)),
+    "resnet32": functools.partial(_CIFAR, stages=(5, 5, 5)),
+    "resnet44": functools.partial(_CIFAR, stages=(7, 7, 7)),
+    "resnet56": functools.partial(_CIFAR, stages=(9, 9, 9)),
+    "resnet110": functools.partial(_CIFAR, stages=(18, 18, 18)),
+    "wide_resnet28_10": functools.partial(_CIFAR, stages=(4, 4, 4), widen=10, preactivation=True, shortcut="B"),
+    "densenet121": functools.partial(DenseNet, stages=(6, 12, 24, 16)),
+    "densenet169": functools.partial(DenseNet, stages=(6, 12, 32, 32)),
+    "densenet201": functools.partial(DenseNet, stages=(6, 12, 48, 32)),
+    "densenet_bc_100": functools.partial(DenseNet, stages=(16, 16, 16), growth=12, stem="small"),
+    "rnn": functools.partial(Recurrent, cell=nn.SimpleCell),
+    "mgu": functools.partial(Recurrent, cell=nn.MGUCell),
+    "gru": functools.partial(Recurrent, cell=nn.GRUCell),
+    "lstm": functools.partial(Recurrent, cell=LSTMCell),
+    "gru_seq2seq": functools.partial(EncoderDecoder, cell=nn.GRUCell),
+    "lstm_seq2seq": functools.partial(EncoderDecoder, cell=LSTMCell),
 }
 
-_NOT_KNOBS = {"num_classes", "axis_name", "parent", "name"}
+_NOT_KNOBS = {"num_classes", "axis_name", "output_steps", "vocabulary", "values", "cell", "parent", "name"}
 _KNOB_TYPES = (int, float, bool, str, tuple[int, ...])  # and Literals: what a flag can say; other fields are for partials
 
 
@@ -44,13 +93,25 @@ class ModelKnob(NamedTuple):
     help: str
 
 
-def build(name: str, *, num_classes: int, axis_name: str | None = None, **knobs: Any) -> nn.Module:
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    axis_name: str | None = None,
+    output_steps: int | None = None,
+    vocabulary: int = 0,
+    values: bool = False,
+    **knobs: Any,
+) -> nn.Module:
     """The module called `name`, to be used as `module.apply(variables, images, train=False)`.
 
     Args:
         name: a key of MODELS.
-        num_classes: length of the logits.
+        num_classes: length of the logits, or of the values of a forecast.
         axis_name: the mapped axis over which a batch is split, for models whose examples meet (batch norm, dropout).
+        output_steps: outputs of a sequence; None: one an example, without an axis of time.
+        vocabulary: how many different tokens there are where the input is such; else 0.
+        values: whether the outputs are values, or logits.
         **knobs: fields of the module; absent ones keep its defaults.
 
     Raises:
@@ -58,6 +119,7 @@ def build(name: str, *, num_classes: int, axis_name: str | None = None, **knobs:
     """
     check(name, knobs)
     shared = {"num_classes": num_classes, "axis_name": axis_name}
+    shared |= {"output_steps": output_steps, "vocabulary": vocabulary, "values": values}
     fields = module_class(name).__dataclass_fields__
     return MODELS[name](**{k: v for k, v in shared.items() if k in fields}, **knobs)
 
@@ -79,11 +141,15 @@ def knobs(name: str) -> list[ModelKnob]:
     doc = inspect.getdoc(cls) or ""
     rows = []
     for field in cls.__dataclass_fields__:
-        sayable = hints[field] in _KNOB_TYPES or get_origin(hints[field]) is Literal
-        if field in signature.parameters and field not in _NOT_KNOBS and sayable:
+        if field in signature.parameters and field not in _NOT_KNOBS and _is_sayable(hints[field]):
             said = re.search(rf"^\s+{field}: (.*)$", doc, re.MULTILINE)
             rows.append(ModelKnob(field, hints[field], signature.parameters[field].default, said[1] if said else ""))
     return rows
+
+
+def _is_sayable(hint: Any) -> bool:
+    """Whether a flag can say a value of this type."""
+    return hint in _KNOB_TYPES or get_origin(hint) is Literal or (is_union(hint) and all(map(_is_sayable, get_args(hint))))
 
 
 def summary(name: str) -> str:
@@ -99,7 +165,7 @@ def check(name: str, values: Mapping[str, Any]) -> None:
             raise UsageError(foreign(flag, name), flag)
         check_type(flag, value, known[flag].type)
         for number in value if isinstance(value, tuple) else (value,):
-            if known[flag].type in (int, tuple[int, ...]):
+            if known[flag].type in (int, tuple[int, ...]) or (is_union(known[flag].type) and isinstance(number, int)):
                 check_within(flag, number, "[1, inf)")
     for knob in known.values():
         if knob.name not in values and knob.default is inspect.Parameter.empty:
@@ -110,7 +176,8 @@ def foreign(flag: str, name: str) -> str:
     """The message for a flag that the model `name` does not have."""
     owners = [other for other in MODELS if flag in {k.name for k in knobs(other)}]
     own = ", ".join(k.name for k in knobs(name)) or "none"
-    return (f"a knob of {', '.join(owners)}, not of {name}" if owners else f"unknown knob of {name}") + f" (its own: {own})"
+    said = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
+    return (f"a knob of {said}, not of {name}" if owners else f"unknown knob of {name}") + f" (its own: {own})"
 
 
 def has_dropout(module: nn.Module | type[nn.Module]) -> bool:
@@ -118,14 +185,19 @@ def has_dropout(module: nn.Module | type[nn.Module]) -> bool:
     return "dropout_rate" in inspect.signature(module.__call__).parameters
 
 
-def wanted_image_size(name: str) -> int:
-    """Pixels a side that the model was made for; 0 where it takes any."""
-    return getattr(module_class(name), "image_size", 0)
+def takes_sequences(module: nn.Module | type[nn.Module]) -> bool:
+    """Whether the module's `__call__` has an argument `lengths`: it takes `[batch, time, ...]`, and images too."""
+    return "lengths" in inspect.signature(module.__call__).parameters
+
+
+def wanted_image_size(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> int:
+    """Pixels a side that the model was made for, with these knobs; 0 where it takes any."""
+    return getattr(build(name, num_classes=1, **values), "image_size", 0)
 
 
 def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
-    wanted = wanted_image_size(name)
+    wanted = wanted_image_size(name, values)
     if image_shape[0] == wanted or not wanted:
         return  # a fault of such a model is a fault of its code, and its traceback says more than we could
     module = build(name, num_classes=num_classes, **values)

@@ -2,14 +2,15 @@
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-Activation = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus", "maxout"]
+Pointwise = Literal["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softplus"]
+Activation = Literal[Pointwise, "maxout"]
 Initializer = Literal[
     "lecun_normal",
     "lecun_uniform",
@@ -22,7 +23,9 @@ Initializer = Literal[
     "zeros",
 ]
 Pooling = Literal["max", "average"]
-Norm = Literal["none", "batch"]
+Norm = Literal["none", "batch", "layer", "group"]
+Conv = Literal["plain", "weight_standardized", "separable"]
+Stem = Literal["imagenet", "small"]
 
 INITIALIZERS: dict[str, nn.initializers.Initializer] = {
     "lecun_normal": nn.initializers.lecun_normal(),  # Flax's own default, and the models'
@@ -55,13 +58,31 @@ def activate(x: Array, kind: Activation, negative_slope: float) -> Array:
     return getattr(nn, kind)(x)
 
 
-def pool(x: Array, kind: Pooling, window: int, stride: int) -> Array:
-    """`[batch, height, width, channels]` to the maximum or the mean of square windows, without padding.
+def pool(x: Array, kind: Pooling, window: int, stride: int, padding: int = 0, ceil: bool = False) -> Array:
+    """`[batch, height, width, channels]` to the maximum or the mean of square windows.
 
     Taken over strided slices: the value of Flax's pooling, and a gradient without select-and-scatter, which does not run
     under deterministic GPU operations (github.com/google/flax/issues/4233). A maximum's gradient goes to one of equals.
+
+    Args:
+        x: the feature maps.
+        kind: what is taken of each window.
+        window: rows and columns of a window.
+        stride: how far windows are apart.
+        padding: rows and columns added on each side: as good as absent for a maximum, zeros for a mean.
+        ceil: whether a last window may reach over the edge, as PyTorch's `ceil_mode` of maxima has it.
     """
-    rows, columns = ((size - window) // stride + 1 for size in x.shape[1:3])
+    sizes = x.shape[1:3]
+    counts = [(size + 2 * padding - window + (stride - 1 if ceil else 0)) // stride + 1 for size in sizes]
+    if ceil:  # but it starts in the image or the padding before it
+        counts = [n - 1 if (n - 1) * stride >= size + padding else n for n, size in zip(counts, sizes, strict=True)]
+    if min(counts) < 1:
+        raise ValueError(f"maps of {sizes[0]}x{sizes[1]} have no window of {window}x{window}")
+    if padding or ceil:
+        ends = [max(0, (n - 1) * stride + window - padding - size) for n, size in zip(counts, sizes, strict=True)]
+        filling = -jnp.inf if kind == "max" else 0.0
+        x = jnp.pad(x, ((0, 0), (padding, ends[0]), (padding, ends[1]), (0, 0)), constant_values=filling)
+    rows, columns = counts
     slices = [
         x[:, i : i + (rows - 1) * stride + 1 : stride, j : j + (columns - 1) * stride + 1 : stride]
         for i in range(window)
@@ -81,14 +102,108 @@ def _larger(a: Array, b: Array) -> Array:
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
-def norm(kind: Norm, train: bool, axis_name: str | None) -> Callable[[Array], Array]:
-    """A normalisation layer by name, to be called once; batch norm takes its statistics over every device of `axis_name`.
+def norm(
+    kind: Norm | Literal["lrn"],
+    train: bool,
+    axis_name: str | None,
+    *,
+    name: str | None = None,
+    epsilon: float = 1e-5,
+    scale_init: nn.initializers.Initializer = nn.initializers.ones,
+) -> Callable[[Array], Array]:
+    """A normalisation layer by name, to be called once; `epsilon` is added to variances.
 
-    Running statistics keep 0.9 of their value a step (Ioffe and Szegedy 2015, arXiv:1502.03167).
+    Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) takes its statistics over every device of `axis_name`, and keeps 0.9
+    of the running ones a step. Group norm (Wu and He 2018, arXiv:1803.08494) has 32 groups, or as many as divide the channels;
+    layer norm is one group.
     """
     if kind == "none":
         return lambda x: x
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis_name)
+    if kind == "lrn":
+        return local_response_norm
+    shared = {"epsilon": epsilon, "scale_init": scale_init, "name": name}
+    if kind == "batch":
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, axis_name=axis_name, **shared)
+
+    def grouped(x: Array) -> Array:
+        groups = 1 if kind == "layer" else max(n for n in range(1, 33) if x.shape[-1] % n == 0)
+        return nn.GroupNorm(groups, **shared)(x)
+
+    return grouped
+
+
+def local_response_norm(x: Array, k: float = 2, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> Array:
+    """`[..., channels]` over `(k + alpha * the sum of n neighbouring channels' squares) ** beta` (Krizhevsky et al. 2012).
+
+    PyTorch divides that sum by n: its alpha of 5e-4 is this 1e-4. At the first and the last channel the missing neighbours are 0.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would round most of the sum away against k
+    squares = jnp.pad(wide**2, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)])
+    neighbours = functools.reduce(jnp.add, (squares[..., i : i + x.shape[-1]] for i in range(n // 2 * 2 + 1)))
+    return (wide * (k + alpha * neighbours) ** -beta).astype(x.dtype)
+
+
+def conv(
+    kind: Conv, features: int, window: int, stride: int = 1, padding: int | None = None, *, first: bool = False, **fields: Any
+) -> Callable[[Array], Array]:
+    """A convolution by name over square windows, to be called once.
+
+    Padded by half a window on each side, as published networks are: Flax's SAME pads one side only where the stride is 2. A
+    separable convolution (Chollet 2017, arXiv:1610.02357) is one over each map, then one of 1x1; it stays plain where that
+    splits nothing off: in 1x1 windows, and in a network's first layer, which would see each colour through one window only.
+
+    Args:
+        kind: plain, weight_standardized (Qiao et al. 2019, arXiv:1903.10520; wants a norm behind it) or separable.
+        features: maps of the result.
+        window: rows and columns of a window.
+        stride: how far windows are apart.
+        padding: rows and columns of zeros on each side; half a window where it is None.
+        first: whether this is the network's first layer.
+        **fields: further fields of nn.Conv, its name among them.
+    """
+    padding = window // 2 if padding is None else padding
+    if kind == "weight_standardized":
+        fields["conv_general_dilated"] = _standardized
+    if kind != "separable" or window == 1 or first:
+        return nn.Conv(features, (window, window), stride, padding, **fields)
+
+    def separable(x: Array) -> Array:
+        over_maps = {"feature_group_count": x.shape[-1], "use_bias": False, "name": f"{fields['name']}_depthwise"}
+        x = nn.Conv(x.shape[-1], (window, window), stride, padding, **over_maps)(x)  # Flax's initial weights keep the variance
+        return nn.Conv(features, (1, 1), **{**fields, "name": f"{fields['name']}_pointwise"})(x)
+
+    return separable
+
+
+def _standardized(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
+    """A convolution whose kernels are brought to mean 0 and variance 1 over the inputs of each map."""
+    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    kernel = jax.nn.standardize(wide, axis=(0, 1, 2), epsilon=1e-5).astype(kernel.dtype)
+    return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
+
+
+class Parts(NamedTuple):
+    """What an ablation swaps all over a network.
+
+    Attributes:
+        conv: `conv` of the chosen kind, with a bias only where no norm follows.
+        norm: `norm` of the chosen kind.
+        act: the non-linearity.
+    """
+
+    conv: Callable[..., Callable[[Array], Array]]
+    norm: Callable[..., Callable[[Array], Array]]
+    act: Callable[[Array], Array]
+
+
+def parts(network: nn.Module, train: bool, epsilon: float = 1e-5) -> Parts:
+    """The parts that a network's fields `conv`, `norm`, `activation`, `negative_slope` and `initializer` name."""
+    init = INITIALIZERS[network.initializer]
+    return Parts(
+        functools.partial(conv, network.conv, use_bias=network.norm == "none", kernel_init=init),
+        functools.partial(norm, network.norm, train, network.axis_name, epsilon=epsilon),
+        functools.partial(activate, kind=network.activation, negative_slope=network.negative_slope),
+    )
 
 
 class Dropout(nn.Module):

@@ -26,7 +26,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
 
 def unflatten(arrays: dict[str, np.ndarray], template: Any) -> Any:
     """The pytree of `template`'s structure. Raises StorageError unless names, shapes and dtypes are the template's."""
-    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in _abstract(template).items()}
+    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in by_path(template).items()}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
     for name in wanted | found:
         if wanted.get(name) != found.get(name):
@@ -107,6 +107,7 @@ def _write(step: int, trials: Sequence[tuple[Path, dict[str, np.ndarray], Any]])
             path_of(directory, old).unlink(missing_ok=True)
 
 
-def _abstract(tree: Any) -> dict[str, Any]:
+def by_path(tree: Any) -> dict[str, Any]:
+    """A pytree's leaves by path, whatever they are."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

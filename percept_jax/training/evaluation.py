@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.inputs import Input
+from percept_jax.task import Task
+from percept_jax.training.batch import Data
 from percept_jax.training.parallel import Evaluation
-from percept_jax.training.step import Data, EvalSums
+from percept_jax.training.step import EvalSums
 
 BATCH = 512  # examples at a time, at most
 IN_FLIGHT = 8  # steps: XLA:CPU's collectives abort the process when about a hundred are queued
@@ -18,8 +21,8 @@ IN_FLIGHT = 8  # steps: XLA:CPU's collectives abort the process when about a hun
 
 def device_data(dataset: Dataset, input: Input, dtype: np.dtype) -> Data:
     """What the steps gather from, as NumPy arrays, to be placed on the devices."""
-    numbers = (np.array(number, dtype) for number in (input.mean, input.scale, input.components))
-    return Data(dataset.images, dataset.labels, *numbers)
+    rows = (input.mean, input.scale, input.components, input.target_mean, input.target_scale)
+    return Data(dataset.inputs, dataset.targets, dataset.lengths, *(np.array(row, dtype) for row in rows))
 
 
 def batch_size(dataset: Dataset, devices: int) -> int:
@@ -39,17 +42,39 @@ def evaluate(step: Evaluation, variables: Any, index: np.ndarray, batch: int, da
             running.append(step(variables, part, data))
         while running and (part is None or len(running) > IN_FLIGHT):
             sums = jax.device_get(running.popleft())
-            sums = sums._replace(loss=sums.loss.astype(np.float64))
+            sums = sums._replace(loss=sums.loss.astype(np.float64), squared_error=sums.squared_error.astype(np.float64))
             total = sums if total is None else EvalSums(*map(np.add, total, sums))
     return total
 
 
-def metrics(sums: EvalSums, trial: int) -> dict[str, Any]:
-    """Loss, accuracy, top-5 accuracy and number of examples of one trial of `evaluate`'s sums."""
-    examples = int(sums.examples[trial])
-    return {
-        "loss": float(sums.loss[trial]) / examples,
-        "accuracy": int(sums.correct[trial]) / examples,
-        "top5_accuracy": int(sums.top5_correct[trial]) / examples,
-        "examples": examples,
-    }
+def metrics(sums: EvalSums, trial: int, task: Task) -> dict[str, Any]:
+    """What one trial of `evaluate`'s sums comes to: loss, the metrics that suit the task, examples.
+
+    Accuracy is a share of positions (examples, or the real steps of sequences), sequence_accuracy one of sequences without a
+    mistake; rmse is in the data set's own units; bits_per_character is the loss of a language model in bits.
+    """
+    examples, positions = int(sums.examples[trial]), int(sums.positions[trial])
+    found: dict[str, Any] = {"loss": float(sums.loss[trial]) / positions}
+    if task.values:
+        found["rmse"] = math.sqrt(float(sums.squared_error[trial]) / (positions * task.num_classes))
+    else:
+        found["accuracy"] = int(sums.correct[trial]) / positions
+        found["top5_accuracy"] = int(sums.top5_correct[trial]) / positions
+    if task.generates:
+        found["bits_per_character"] = found["loss"] / math.log(2)
+    elif task.output_steps and not task.values:
+        found["sequence_accuracy"] = int(sums.all_correct[trial]) / examples
+    if task.output_steps:
+        found["positions"] = positions
+    return found | {"examples": examples}
+
+
+def rank(numbers: Mapping[str, Any]) -> tuple[float, ...]:
+    """How good a validation was: by accuracy, then by loss; a language model and a forecast by loss alone."""
+    loss = -numbers["loss"]
+    return (numbers["accuracy"], loss) if headline(numbers) == "accuracy" else (loss,)
+
+
+def headline(numbers: Mapping[str, Any]) -> str:
+    """The name of the number that tells a person most of all metrics."""
+    return next(name for name in ("rmse", "bits_per_character", "accuracy", "loss") if name in numbers)

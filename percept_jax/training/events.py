@@ -14,6 +14,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+SCALARS = ("loss", "accuracy", "top5_accuracy", "sequence_accuracy", "bits_per_character", "rmse")
+
 
 class EventFile:
     """An event file in a run directory, one a process; it hides what earlier ones wrote beyond the step that it resumes at."""
@@ -25,8 +27,8 @@ class EventFile:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds the numbers of a line of metrics. Raises OSError."""
-        for name in ("loss", "accuracy", "top5_accuracy"):
-            if name in record:
+        for name in record:
+            if name in SCALARS:
                 summary = scalar(f"{record['split']}/{name}", record[name])
                 self._file.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
         if record["split"] != "train":

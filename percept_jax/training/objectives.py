@@ -1,4 +1,7 @@
-"""Objectives: one loss for each example, and the probabilities that the loss takes the outputs to mean."""
+"""Objectives: one loss for each position, and the probabilities that the loss takes the outputs to mean.
+
+A position is an example, or a step of it where every step has a target; `...` stands for `batch` or `batch, steps`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,31 +16,36 @@ class Objective(NamedTuple):
     """A named objective.
 
     Attributes:
-        loss: (logits `[batch, classes]`, targets `[batch, classes]`) to losses `[batch]`.
-        probabilities: logits `[batch, classes]` to class probabilities of the same shape.
+        loss: (logits `[..., classes]`, targets `[..., classes]`) to losses `[...]`.
+        probabilities: logits `[..., classes]` to class probabilities of the same shape; None where the targets are values.
     """
 
     loss: Callable[[Array, Array], Array]
-    probabilities: Callable[[Array], Array]
+    probabilities: Callable[[Array], Array] | None
 
 
 def quadratic(logits: Array, targets: Array) -> Array:
-    """Half the squared distance between sigmoid outputs and targets, `[batch]`: the lectures' first loss."""
+    """Half the squared distance between sigmoid outputs and targets, `[...]`: the lectures' first loss."""
     return 0.5 * jnp.sum((jax.nn.sigmoid(logits) - targets) ** 2, axis=-1)
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
-    """Cross-entropy of one logistic output a class, summed over the classes, `[batch]`: logistic regression, one against all."""
+    """Cross-entropy of one logistic output a class, summed over the classes, `[...]`: logistic regression, one against all."""
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
 
 
 def perceptron(logits: Array, targets: Array) -> Array:
-    """Rosenblatt's perceptron criterion, `[batch]`: by how much the highest output is above the target's, 0 where it is that.
+    """Rosenblatt's perceptron criterion, `[...]`: by how much the highest output is above the target's, 0 where it is that.
 
     For two classes it is max(0, -y (w.x + b)), y = +-1, w and b the difference of the outputs' (Duda, Hart and Stork 2001,
     sections 5.5 and 5.12); at a tie its gradient is half a correction, so training from zero weights moves.
     """
     return jnp.max(logits, axis=-1) - jnp.sum(targets * logits, axis=-1)
+
+
+def squared_error(outputs: Array, targets: Array) -> Array:
+    """The mean over features of the squared error, `[...]`."""
+    return jnp.mean((outputs - targets) ** 2, axis=-1)
 
 
 def _decision(logits: Array) -> Array:
@@ -53,4 +61,5 @@ OBJECTIVES: dict[str, Objective] = {
     "binary_cross_entropy": Objective(binary_cross_entropy, _sigmoid_shares),
     "quadratic": Objective(quadratic, _sigmoid_shares),
     "perceptron": Objective(perceptron, _decision),
+    "squared_error": Objective(squared_error, None),
 }

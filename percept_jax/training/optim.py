@@ -1,8 +1,12 @@
-"""Optimisers and learning rate schedules as functions of traced numbers.
+"""Optimisers and learning rate schedules as functions of traced numbers, and which parameters they leave as they are.
 
 optax's own schedules check their arguments in Python and cannot take a tracer, hence the few lines here; its transformations can.
 """
 
+import difflib
+import fnmatch
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from percept_jax.errors import UsageError
 from percept_jax.experiment import HParams
 
 
@@ -105,6 +110,83 @@ OPTIMIZERS: dict[str, Callable[[HParams], optax.GradientTransformation]] = {
 }
 
 
-def make_optimizer(name: str, rate: Array, hparams: HParams) -> optax.GradientTransformation:
-    """The optimiser of one step: clipping, then OPTIMIZERS[name], then the learning rate."""
-    return optax.chain(clip(hparams), OPTIMIZERS[name](hparams), optax.scale_by_learning_rate(rate))
+def make_optimizer(
+    name: str, rate: Array, hparams: HParams, freeze: str = "", lr_scale: str = ""
+) -> optax.GradientTransformation:
+    """The optimiser of one step: clipping, then OPTIMIZERS[name], then the learning rate, each for what is not frozen.
+
+    A frozen leaf's gradient does not count in the norm that is clipped, and there is no optimiser state for it.
+    """
+    optimizer, last = OPTIMIZERS[name](hparams), optax.scale_by_learning_rate(rate)
+    if lr_scale:
+        factors = functools.partial(scales, lr_scale=lr_scale)
+        last = optax.chain(last, optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, factors(updates), updates)))
+    if not freeze:
+        return optax.chain(clip(hparams), optimizer, last)
+    still = functools.partial(frozen, freeze=freeze)
+    optimizer = optax.masked(optimizer, lambda params: jax.tree.map(lambda fixed: not fixed, still(params)))
+    return optax.chain(optax.masked(optax.set_to_zero(), still), clip(hparams), optimizer, last)
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether a pattern is of a parameter's whole path, "layer1_0/conv1/kernel", or of a leading part that ends at a "/"."""
+    names = path.split("/")
+    return any(fnmatch.fnmatchcase("/".join(names[:depth]), pattern) for depth in range(1, len(names) + 1))
+
+
+def frozen(params: Any, freeze: str) -> Any:
+    """True for the leaves that `freeze`, patterns between commas, says to leave as they are. Raises UsageError."""
+    patterns = _items(freeze, "freeze")
+    return _by_path(lambda path: any(matches(path, pattern) for pattern in patterns), params)
+
+
+def scales(params: Any, lr_scale: str) -> Any:
+    """The factor on each leaf's learning rate that `lr_scale`, such as "head=10,conv*=0.1", gives it; 1 without a match.
+
+    Of several that match, the last one counts. Raises UsageError.
+    """
+    factors = _factors(lr_scale)[::-1]
+    return _by_path(lambda path: next((factor for pattern, factor in factors if matches(path, pattern)), 1.0), params)
+
+
+def check_patterns(params: Any, freeze: str, lr_scale: str) -> None:
+    """Raises UsageError for text that is malformed, a pattern that matches no parameter, and where nothing is left to train."""
+    paths = jax.tree.leaves(_by_path(lambda path: path, params))
+    tops = list(dict.fromkeys(path.split("/")[0] for path in paths))
+    said = [(pattern, "freeze") for pattern in _items(freeze, "freeze")]
+    for pattern, flag in [*said, *((pattern, "lr_scale") for pattern, _ in _factors(lr_scale))]:
+        if not any(matches(path, pattern) for path in paths):
+            near = difflib.get_close_matches(pattern, tops, n=3) or tops[:8]
+            raise UsageError(f"{pattern!r} matches no parameter; there are {', '.join(near)}", flag)
+    still, factors = frozen(params, freeze), scales(params, lr_scale)
+    if not any(jax.tree.leaves(jax.tree.map(lambda fixed, factor: factor > 0 and not fixed, still, factors))):
+        raise UsageError("nothing is left to train", "freeze" if freeze else "lr_scale")
+
+
+def _by_path(function: Callable[[str], Any], tree: Any) -> Any:
+    """A tree of the same structure, each leaf made from its path."""
+    keystr = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
+    return jax.tree_util.tree_map_with_path(lambda path, _: function(keystr(path)), tree)
+
+
+def _items(text: str, flag: str) -> list[str]:
+    """What stands between the commas of a flag's text. Raises UsageError where that is nothing."""
+    items = [item.strip() for item in text.split(",")] if text else []
+    if not all(items):
+        raise UsageError(f"{text!r} has nothing between two commas, or at an end", flag)
+    return items
+
+
+def _factors(lr_scale: str) -> list[tuple[str, float]]:
+    """Patterns and their factors. Raises UsageError where a factor is missing, or not a finite number of 0 or more."""
+    factors = []
+    for item in _items(lr_scale, "lr_scale"):
+        pattern, _, number = (part.strip() for part in item.rpartition("="))
+        try:
+            factor = float(number)
+        except ValueError:
+            factor = math.nan
+        if not (pattern and 0 <= factor < math.inf):
+            raise UsageError(f"{item!r} is not a pattern, '=' and a number of 0 or more", "lr_scale")
+        factors.append((pattern, factor))
+    return factors

@@ -19,10 +19,11 @@ from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
 from percept_jax.errors import StorageError, first_line
 from percept_jax.experiment import Experiment, stack_hparams
-from percept_jax.training import checkpoint, evaluation, parallel
+from percept_jax.training import checkpoint, evaluation, initial, parallel
+from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir
-from percept_jax.training.step import EvalSums, make_program
+from percept_jax.training.step import EvalSums
 
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
 
@@ -39,14 +40,15 @@ class Progress:
     """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
 
     Attributes:
-        loss, correct, examples: sums over the training examples since the last line of metrics.
-        best: metrics of the best validation: the highest accuracy, among equals the lowest loss, among those the first.
+        loss, correct, positions, examples: sums over the training examples since the last line of metrics.
+        best: metrics of the best validation, among equals the first.
         diverged_at: the first step whose loss was not finite.
         stopped_at: the step at which --stop_after ended it.
     """
 
     loss: float = 0.0
     correct: int = 0
+    positions: int = 0
     examples: int = 0
     best: dict[str, Any] | None = None
     diverged_at: int | None = None
@@ -85,7 +87,7 @@ class Pack:
         self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
         self.checkpoint_every = first.checkpoint_every or self.eval_every
         self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
-        self.program = make_program(first, len(dataset.info.classes), parallel.axis_name(self.devices))
+        self.program = make_program(first, dataset.info.task, parallel.axis_name(self.devices))
         self._train = parallel.compile_train(self.program, self.devices, len(trials))
         self._evaluate = parallel.compile_eval(self.program, self.devices, len(trials))
         self._eval_batch = evaluation.batch_size(dataset, len(self.devices))
@@ -102,13 +104,14 @@ class Pack:
     def start(self) -> None:
         """Data and state on the devices: the state of the newest checkpoint, or else of step 0."""
         hparams = stack_hparams([t.experiment for t in self.trials], self.steps)
-        init = parallel.compile_init(self.program, len(self.trials), self.dataset.images.shape[1:])
+        init = parallel.compile_init(self.program, len(self.trials), self.dataset.inputs.shape[1:])
         with self.clock("compile"):
             self.state = parallel.place(init(hparams), self.devices)
             everyone = np.ones(len(self.trials), bool)
             self.best = _keep(everyone, self.state.variables, self.state.variables)  # a copy: a step uses up its state
         self.step, self.progress = 0, [Progress() for _ in self.trials]
-        self._restore()
+        if not self._restore() and self.trials[0].experiment.init_from:
+            self._begin_from(self.trials[0].experiment.init_from)
         self.hparams = parallel.place(hparams, self.devices)
         self.data = parallel.place(evaluation.device_data(self.dataset, self.input, hparams.learning_rate.dtype), self.devices)
         with self.clock("compile"):  # on no examples
@@ -118,11 +121,24 @@ class Pack:
         self.report.start(self.step, self.steps)
         self._compiled = False
 
-    def _restore(self) -> None:
+    def _begin_from(self, init_from: str) -> None:
+        """Takes the place of the initial weights; what is drawn for a new head stays."""
+        drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
+        rows = []
+        for k in range(len(self.trials)):
+            row, new = initial.start(init_from, jax.tree.map(lambda x: x[k], drawn), self.program.task.num_classes)  # noqa: B023
+            rows.append(row)
+        loaded = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), self.devices)
+        average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
+        self.state = self.state._replace(**loaded, average=average)
+        self.best = jax.tree.map(jnp.copy, loaded)
+        self.report.note(f"weights of {init_from}" + (f"; new: {', '.join(new)}" if new else ""))
+
+    def _restore(self) -> bool:
         """Goes on from the newest step of which every trial has a checkpoint, if there is one. Raises StorageError."""
         saved = checkpoint.newest(*(trial.run_dir.checkpoints for trial in self.trials))
         if saved is None:
-            return
+            return False
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         initial, trees = checkpoint.flatten(tree), []
@@ -139,6 +155,7 @@ class Pack:
         self.progress = [Progress(**header["progress"]) for _, header in saved]
         self._earlier.update(saved[0][1]["seconds"])
         self.report.note(f"resuming at step {self.step}")
+        return True
 
     def advance(self) -> None:
         """One step of every trial; waits for the one IN_FLIGHT steps before."""
@@ -165,6 +182,7 @@ class Pack:
                     continue
                 progress.loss += float(sums.loss[k])
                 progress.correct += int(sums.correct[k])
+                progress.positions += int(sums.positions[k])
                 progress.examples += int(sums.examples[k])
                 if not math.isfinite(progress.loss):
                     progress.diverged_at = step
@@ -172,13 +190,16 @@ class Pack:
                     self._log_train(trial, progress, step)
 
     def _log_train(self, trial: Trial, progress: Progress, step: int) -> None:
-        examples, (since, began) = progress.examples, self._segment
-        record = {"loss": progress.loss / examples, "accuracy": progress.correct / examples, "examples": examples}
+        positions, (since, began) = max(1, progress.positions), self._segment
+        record = {"loss": progress.loss / positions}
+        if not self.program.task.values:
+            record["accuracy"] = progress.correct / positions
+        record["examples"] = progress.examples
         if step > since:
             rate = (step - since) * self.batch / (time.monotonic() - began)
             record["examples_per_second"] = round(rate, 1)
         self._log(trial, "train", step, record)
-        progress.loss, progress.correct, progress.examples = 0.0, 0, 0
+        progress.loss, progress.correct, progress.positions, progress.examples = 0.0, 0, 0, 0
 
     def _log(self, trial: Trial, split: str, step: int, numbers: dict[str, Any]) -> None:
         record = {"step": step, "epoch": step / self.epoch_steps, "split": split, **numbers}
@@ -193,12 +214,12 @@ class Pack:
             sums = self._sums(self.state.variables, "validation")
             better = np.zeros(len(self.trials), bool)
             for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
-                numbers = evaluation.metrics(sums, k)
+                numbers = evaluation.metrics(sums, k, self.program.task)
                 if not progress.ended and not math.isfinite(numbers["loss"]):
                     progress.diverged_at = self.step
                 if not progress.ended:
                     self._log(trial, "validation", self.step, numbers)
-                    better[k] = progress.best is None or _rank(numbers) > _rank(progress.best)
+                    better[k] = progress.best is None or evaluation.rank(numbers) > evaluation.rank(progress.best)
                     if better[k]:
                         progress.best = {"step": self.step, **numbers}
                     elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - progress.best["step"]:
@@ -252,9 +273,10 @@ class Pack:
             if progress.diverged_at is None and not math.isfinite(sums.loss[k]):
                 progress.diverged_at = self.step
             if progress.diverged_at is None:
-                test = evaluation.metrics(sums, k)
+                test = evaluation.metrics(sums, k, self.program.task)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
-                trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
+                if self.input.classes:
+                    trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
             try:
                 plots.draw(trial.run_dir.path)
             except Exception as error:  # whatever a plotting library stumbles on must not cost a run
@@ -291,7 +313,3 @@ class Pack:
 def _keep(better: Array, new: Any, old: Any) -> Any:
     """`new` for the trials `[K]` that are better, else `old`."""
     return jax.tree.map(lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old)
-
-
-def _rank(numbers: dict[str, Any]) -> tuple[float, float]:
-    return numbers["accuracy"], -numbers["loss"]

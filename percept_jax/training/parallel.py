@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from percept_jax.experiment import HParams
-from percept_jax.training.step import Data, EvalSums, Program, State, TrainSums, eval_step, init_state, train_step
+from percept_jax.training.batch import Data
+from percept_jax.training.program import Program
+from percept_jax.training.step import EvalSums, State, TrainSums, eval_step, init_state, train_step
 
 AXIS = "batch"
 
@@ -33,9 +35,9 @@ def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
     return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), AXIS), PartitionSpec()))
 
 
-def compile_init(program: Program, trials: int, image_shape: tuple[int, int, int]) -> Callable[[HParams], State]:
-    """`hparams [K] -> state [K]`, on one device: to be placed."""
-    return jax.jit(_over_trials(functools.partial(init_state, image_shape=image_shape, program=program), trials, (0,)))
+def compile_init(program: Program, trials: int, shape: tuple[int, ...]) -> Callable[[HParams], State]:
+    """`hparams [K] -> state [K]` for inputs of this shape, on one device: to be placed."""
+    return jax.jit(_over_trials(functools.partial(init_state, shape=shape, program=program), trials, (0,)))
 
 
 def compile_train(program: Program, devices: Sequence[jax.Device], trials: int) -> Step:

@@ -42,13 +42,13 @@ class Reporter:
         if record["split"] == "train":
             self._train = record
             if self._bar:
-                said = f"{_rate(record)}  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
+                said = f"{_rate(record)}  {said_of(record)}"
                 self._bar.update(self._bar.task_ids[0], completed=record["step"], said=said)
             return
         text = f"step {record['step']}/{self._steps}  epoch {record['epoch']:.2f}"
         if self._train and record["split"] == "validation":
-            text += "  train loss {loss:.4f} accuracy {accuracy:.4f}".format(**self._train)
-        text += "  {split} loss {loss:.4f} accuracy {accuracy:.4f}".format(**record)
+            text += f"  train {said_of(self._train)}"
+        text += f"  {record['split']} {said_of(record)}"
         if self._train and not self._bar and record["split"] == "validation":
             spent = time.monotonic() - self._began
             left = spent / max(1, record["step"] - self._first) * (self._steps - record["step"])
@@ -60,6 +60,12 @@ class Reporter:
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+
+def said_of(numbers: Mapping[str, Any]) -> str:
+    """Loss, and what else tells most, in words."""
+    names = ("loss", "accuracy", "bits_per_character", "rmse")
+    return " ".join(f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in names if name in numbers)
 
 
 def _rate(record: Mapping[str, Any]) -> str:

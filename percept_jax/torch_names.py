@@ -1,0 +1,129 @@
+"""PyTorch's names and layouts, those of torchvision's models and of nn.LSTM, nn.GRU and nn.RNN, in ours.
+
+A kernel is `[out, in, rows, columns]` or `[out, in]` there, and `[rows, columns, in, out]` or `[in, out]` here. Most networks are
+named after torchvision's, level by level: "layer1.0.conv1.weight" is "params/layer1_0/conv1/kernel".
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+_STATISTICS = {"running_mean": "mean", "running_var": "var"}
+_CELL = re.compile(r"(.*?)((?:weight|bias)_[ih]h)_l(\d+(?:_reverse)?)")
+_GATES = {4: "ifgo", 3: "rzn", 1: ("",)}  # of LSTM, GRU and Elman's cell, in PyTorch's order
+
+
+def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """A PyTorch module's arrays under the paths of Flax variables, in their layout.
+
+    What fits nowhere stays there under a path that shows where it came from.
+
+    Args:
+        found: arrays by the names of a state dict.
+        wanted: paths of the variables' leaves, whose names AlexNet's and VGG's numbered layers are given.
+    """
+    found = {name: array for name, array in found.items() if not name.endswith("num_batches_tracked")}
+    cells = {name: match.groups() for name in found if (match := _CELL.fullmatch(name))}
+    several = len({module for module, _, _ in cells.values()}) > 1  # recurrent modules: which is which, nobody has told us
+    arrays, layers = ({}, {}) if several else _recurrent(found, cells)
+    layers |= _numbered(found, wanted)
+    for name, array in found.items():
+        if several or name not in cells:
+            layer, _, leaf = name.rpartition(".")
+            path, array = _variable(layers.get(layer) or _levels(layer), leaf, array)
+            arrays[path] = array
+    last = max((path for path in wanted if re.fullmatch(r"params/conv[\d_]+/kernel", path)), key=_in_order, default="")
+    flat = {"params/fc6/kernel": last} if "params/fc8/kernel" in wanted else {}
+    flat |= {f"params/{head}/fc1/kernel": f"params/{head}/conv/conv/kernel" for head in ("aux1", "aux2")}
+    for full, conv in flat.items():
+        if full in arrays and conv in arrays:
+            arrays[full] = _channels_last(arrays[full], arrays[conv].shape[-1])
+    return arrays
+
+
+def _levels(layer: str) -> str:
+    """ "layer1.0.conv1" as "layer1_0/conv1"; PyTorch's first DenseNets have "norm.1" for "norm1"."""
+    layer = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)$", r"\1\2", layer)
+    return re.sub(r"\.(\d+)(?=\.|$)", r"_\1", layer).replace(".", "/")
+
+
+def _variable(layer: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """The path and the layout of a layer's array."""
+    if leaf in _STATISTICS:
+        return f"batch_stats/{layer}/{_STATISTICS[leaf]}", array
+    if leaf != "weight":
+        return f"params/{layer}/{leaf}", array
+    if array.ndim < 2:
+        return f"params/{layer}/scale", array
+    if layer == "embed":
+        return "params/embed/embedding", array
+    return f"params/{layer}/kernel", array.transpose(*range(2, array.ndim), 1, 0)
+
+
+def _in_order(name: str) -> list[Any]:
+    """What sorts "features.10" behind "features.8"."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _numbered(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str]:
+    """Our names of AlexNet's and VGG's layers, "features.3" and so on: convolutions and full layers one after the other."""
+    names = sorted({path.split("/")[1] for path in wanted}, key=_in_order) if "params/fc8/kernel" in wanted else []
+    convs, full = (iter([name for name in names if name.startswith(kind)]) for kind in ("conv", "fc"))
+    layers, before = {}, ""
+    for layer in sorted({name.rpartition(".")[0] for name in found}, key=_in_order):
+        weight = found.get(f"{layer}.weight")
+        if weight is None or not re.fullmatch(r"(features|classifier)\.\d+", layer):
+            continue
+        if weight.ndim == 1:
+            layers[layer] = before.replace("conv", "bn")
+        else:
+            layers[layer] = before = next(convs if weight.ndim == 4 else full, "")
+    return layers
+
+
+def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A full layer's kernel behind square maps, whose rows are `[channels, rows, columns]` there, with channels last."""
+    side = math.isqrt(len(kernel) // channels)
+    if len(kernel) != channels * side**2:
+        return kernel  # not of the shape that is wanted either
+    return np.moveaxis(kernel.reshape(channels, side, side, *kernel.shape[1:]), 0, 2).reshape(kernel.shape)
+
+
+def _recurrent(
+    found: Mapping[str, np.ndarray], cells: Mapping[str, tuple[str, str, str]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The leaves of a recurrent module's cells, and our names of the layers around it where there is only one of a kind."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, (_, part, number) in cells.items():
+        parts.setdefault(f"params/layer{number}", {})[part] = found[name]
+    arrays = {path: array for layer, part in parts.items() for path, array in _cell(layer, part).items()}
+    around = [name.removesuffix(".weight") for name in found if name.endswith(".weight")] if cells else []
+    linear = [layer for layer in around if f"{layer}.bias" in found]
+    tables = [layer for layer in around if f"{layer}.bias" not in found]  # embeddings have none
+    return arrays, {layers[0]: name for name, layers in (("head", linear), ("embed", tables)) if len(layers) == 1}
+
+
+def _cell(layer: str, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A cell's leaves. Its gates lie below each other there, `[gates * units, inputs]`, each with two biases that are summed.
+
+    Not so the candidate of GRU, whose second bias is added to what the reset gate scales.
+    """
+    hidden = part.get("weight_hh", np.empty(0))
+    units = hidden.shape[-1]
+    gates = next((gates for count, gates in _GATES.items() if hidden.shape == (count * units, units)), "")
+    if len(part) != 4 or not gates:
+        return {f"{layer}/{name}": array for name, array in part.items()}
+    arrays = {}
+    for i, gate in enumerate(gates):
+        of_gate = slice(i * units, (i + 1) * units)
+        for side in "ih":
+            arrays[f"{layer}/{side}{gate}/kernel"] = part[f"weight_{side}h"][of_gate].T
+        ours, theirs = part["bias_ih"][of_gate], part["bias_hh"][of_gate]
+        if gate == "n":
+            arrays |= {f"{layer}/in/bias": ours, f"{layer}/hn/bias": theirs}
+        else:
+            arrays[f"{layer}/{'h' if len(gates) == 4 else 'i'}{gate}/bias"] = ours + theirs
+    return arrays

@@ -1,0 +1,117 @@
+"""What a step is given: the data set on the device, and the examples of a batch as a model sees them."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from percept_jax.data.augment import augment, mixup_share, mixup_shift
+from percept_jax.training.program import Program
+
+
+class Data(NamedTuple):
+    """A data set on the device, all splits in one.
+
+    Attributes:
+        inputs, targets, lengths: as in `Dataset`.
+        mean, scale: `[channels]`; a model sees `(image - mean) * scale`; empty for tokens.
+        components: `[channels, channels]`, the principal components of the training pixels, for --pca_color.
+        target_mean, target_scale: `[features]`, the same for targets that are values; else empty.
+    """
+
+    inputs: Array
+    targets: Array
+    lengths: Array | None
+    mean: Array
+    scale: Array
+    components: Array
+    target_mean: Array
+    target_scale: Array
+
+
+class Batch(NamedTuple):
+    """Examples as a model and its objective see them. A position is an example, or a step of it where each has a target.
+
+    Attributes:
+        inputs: normalised; tokens as they are.
+        targets: distributions over the classes, or normalised values, `[batch, (steps,) outputs]`.
+        lengths: `[batch]` of sequences, else None.
+        real: bool `[batch, steps]`, the positions that count; None: all of them.
+    """
+
+    inputs: Array
+    targets: Array
+    lengths: Array | None = None
+    real: Array | None = None
+
+    @property
+    def positions(self) -> Array:
+        """How many positions count."""
+        return jnp.int32(len(self.targets)) if self.real is None else self.real.sum(dtype=jnp.int32)
+
+
+def training_batch(key: Array, index: Array, data: Data, *, program: Program, axis_name: str | None = None) -> Batch:
+    """The examples `index [batch]`, augmented and normalised.
+
+    Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
+    """
+    first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
+    positions = first + jnp.arange(len(index))
+    augment_key, share_key, shift_key = jax.random.split(key, 3)
+
+    def examples(index: Array, positions: Array) -> tuple[Array, Array]:
+        inputs = data.inputs[index]
+        if any(program.augmentation) or program.crop:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, positions)
+            change = functools.partial(augment, strengths=program.augmentation, size=program.crop)
+            pixels = inputs.astype(data.mean.dtype) / 255
+            inputs = 255 * jax.vmap(change, (0, 0, None, None))(keys, pixels, data.components, data.mean / 255)
+        return inputs, _targets(data, index, program)
+
+    inputs, targets = examples(index, positions)
+    if program.mixup:
+        whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
+        partners = (positions + mixup_shift(shift_key, len(whole))) % len(whole)
+        others = examples(whole[partners], partners)  # as they are seen themselves, on whichever device
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
+        share = jax.vmap(mixup_share, (0, None))(keys, program.mixup).astype(data.mean.dtype)
+        inputs = share[:, None, None, None] * inputs + (1 - share[:, None, None, None]) * others[0]
+        targets = share[:, None] * targets + (1 - share[:, None]) * others[1]
+    return _batch(inputs, targets, data, index, program)
+
+
+def evaluation_batch(index: Array, data: Data, *, program: Program) -> Batch:
+    """The examples `index [batch]`, normalised."""
+    return _batch(middle(data.inputs[index], program), _targets(data, index, program), data, index, program)
+
+
+def middle(inputs: Array, program: Program) -> Array:
+    """The middle of images that the model sees a crop of."""
+    first = (inputs.shape[1] - program.crop) // 2
+    return inputs[:, first : first + program.crop, first : first + program.crop] if program.crop else inputs
+
+
+def normalize(inputs: Array, mean: Array, scale: Array, program: Program) -> Array:
+    """What a model sees of inputs as in `Dataset`: tokens as they are."""
+    if program.task.vocabulary:
+        return inputs
+    return ((inputs.astype(mean.dtype) - mean) * scale).astype(program.dtype)
+
+
+def _targets(data: Data, index: Array, program: Program) -> Array:
+    """Distributions over the classes, or normalised values, of the examples `index`; 0 where there is no target."""
+    targets = data.targets[index]
+    if program.task.values:
+        return jnp.nan_to_num((targets - data.target_mean) * data.target_scale).astype(program.wide)
+    return jax.nn.one_hot(targets, program.task.num_classes, dtype=program.wide)
+
+
+def _batch(inputs: Array, targets: Array, data: Data, index: Array, program: Program) -> Batch:
+    """A batch of inputs that are still to be normalised, with the lengths and the real positions of the examples `index`."""
+    lengths, real = None if data.lengths is None else data.lengths[index], None
+    if program.task.output_steps:
+        known = data.targets[index]
+        real = ~jnp.isnan(known).any(-1) if program.task.values else known >= 0
+    return Batch(normalize(inputs, data.mean, data.scale, program), targets, lengths, real)

@@ -1,0 +1,74 @@
+"""All that is fixed when a step is compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from percept_jax import models
+from percept_jax.data.augment import Augmentation
+from percept_jax.experiment import Experiment, HParams
+from percept_jax.task import Task
+from percept_jax.training.objectives import OBJECTIVES, Objective
+from percept_jax.training.optim import SCHEDULES, learning_rate, make_optimizer
+
+
+class Program(NamedTuple):
+    """All that is fixed when a step is compiled.
+
+    Attributes:
+        module: the model.
+        task: what the data set asks of it.
+        objective: loss of each position, and probabilities.
+        optimizer: (learning rate, hparams) to an optax transformation.
+        learning_rate: (step, hparams) to a learning rate.
+        ema_decay: share of the weights' running mean that a step keeps; 0: there is none.
+        dtype: arithmetic of the forward and backward pass.
+        augmentation: what is done to the training images.
+        crop: pixels a side of what the model sees of larger images; 0: all of them.
+        mixup: pairs are mixed by shares out of Beta(mixup, mixup); 0: they are not.
+        freeze: patterns of the parameters that stay, and the running statistics beside them.
+    """
+
+    module: nn.Module
+    task: Task
+    objective: Objective
+    optimizer: Callable[[Array, HParams], optax.GradientTransformation]
+    learning_rate: Callable[[Array, HParams], Array]
+    ema_decay: float
+    dtype: jnp.dtype
+    augmentation: Augmentation
+    crop: int
+    mixup: float
+    freeze: str
+
+    @property
+    def wide(self) -> jnp.dtype:
+        """What parameters and losses are kept in: float32, also under bfloat16 arithmetic, or float64."""
+        return jnp.dtype("float64" if self.dtype == jnp.float64 else "float32")
+
+
+def make_program(experiment: Experiment, task: Task, axis_name: str | None = None) -> Program:
+    """The program of an experiment, for batches that are split over `axis_name`, if they are."""
+    return Program(
+        module=models.build(experiment.model, **task.fields, axis_name=axis_name, **experiment.knobs),
+        task=task,
+        objective=OBJECTIVES[experiment.loss],
+        optimizer=functools.partial(make_optimizer, experiment.optimizer, freeze=experiment.freeze, lr_scale=experiment.lr_scale),
+        learning_rate=functools.partial(learning_rate, SCHEDULES[experiment.schedule], experiment.decay_at),
+        ema_decay=experiment.ema_decay,
+        dtype=jnp.dtype(experiment.dtype),
+        augmentation=Augmentation(*(getattr(experiment, name) for name in Augmentation._fields)),
+        crop=_crop(experiment),
+        mixup=experiment.mixup,
+        freeze=experiment.freeze,
+    )
+
+
+def _crop(experiment: Experiment) -> int:
+    seen = experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)
+    return seen if experiment.stored_size else 0

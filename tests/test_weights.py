@@ -1,0 +1,320 @@
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from percept_jax import weights
+from percept_jax.errors import UsageError
+from percept_jax.models import build
+from percept_jax.training.checkpoint import flatten
+
+SMALL = {"stages": (1, 1), "width": 4, "stem": "small"}
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def peers(torch):
+    import _torch_models
+
+    return _torch_models
+
+
+def template(module, *shape, dtype=jnp.float32):
+    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, dtype))
+
+
+def filled(shapes, seed=0):
+    draws = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: draws.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+def imported(torch, tmp_path, peer, shapes, num_classes=0):
+    """A PyTorch module's weights and running statistics, all of them random, by way of a file."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    for name, array in peer.state_dict().items():
+        if array.ndim == 1 and array.is_floating_point():
+            low, high = (0.5, 1.5) if name.endswith(("running_var", "weight")) else (-0.1, 0.1)
+            array.uniform_(low, high, generator=generator)
+    save_file(peer.state_dict(), tmp_path / "weights.safetensors")
+    return weights.fit(weights.read(tmp_path / "weights.safetensors"), shapes, "a file", num_classes)[0]
+
+
+def agree(ours, theirs, tolerance=1e-4):
+    theirs = theirs.detach().numpy()
+    assert 0.01 < theirs.std() < 1e3  # a comparison that says something
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "peer", "values", "size"),
+    [
+        ("resnet18", "ResNet", {"stages": (2, 2, 2, 2)}, 224),
+        pytest.param("resnet50", "ResNet", {"stages": (3, 4, 6, 3), "bottleneck": True}, 224, marks=SLOW),
+        pytest.param("wide_resnet50_2", "ResNet", {"stages": (3, 4, 6, 3), "bottleneck": True, "widen": 2}, 64, marks=SLOW),
+        pytest.param("googlenet", "GoogLeNet", {}, 224, marks=SLOW),
+        pytest.param("densenet121", "DenseNet", {}, 224, marks=SLOW),
+        pytest.param("alexnet_single_tower", "AlexNet", {}, 224, marks=SLOW),
+        pytest.param("vgg16", "VGG", {}, 224, marks=SLOW),
+        ("vgg11_bn", "VGG", {"stages": (1, 1, 2, 2, 2), "norm": True, "cells": 2, "units": 4096, "width": 4}, 64),
+    ],
+)
+def test_torchvision_s_weights_give_torchvision_s_logits(torch, peers, tmp_path, name, peer, values, size):
+    torch.manual_seed(0)
+    theirs = getattr(peers, peer)(**values).eval()
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    module = build(name, num_classes=1000, **{key: values[key] for key in ("width",) if key in values})
+    variables = imported(torch, tmp_path, theirs, template(module, *images.shape))
+    with torch.inference_mode():
+        agree(jax.jit(module.apply)(variables, images), theirs(torch.tensor(images).permute(0, 3, 1, 2)))
+
+
+@SLOW
+def test_googlenet_s_auxiliary_logits_are_torchvision_s(torch, peers, tmp_path):
+    """In training, over the batch's statistics: of eight images, as the variance of two is often near 0."""
+    torch.manual_seed(0)
+    theirs = peers.GoogLeNet(classes=10)
+    images = np.random.default_rng(0).normal(size=(8, 96, 96, 3)).astype(np.float32)
+    module = build("googlenet", num_classes=10)
+    variables = imported(torch, tmp_path, theirs, template(module, *images.shape))
+    with torch.no_grad():
+        logits, first, second = theirs(torch.tensor(images).permute(0, 3, 1, 2))
+    rngs, collections = {"dropout": jax.random.key(0)}, ["auxiliary", "batch_stats"]
+    ours, updated = jax.jit(lambda v, x: module.apply(v, x, train=True, rngs=rngs, mutable=collections))(variables, images)
+    agree(ours, logits, 1e-3)
+    agree(updated["auxiliary"]["aux1"]["logits"][0], first, 1e-3)
+    agree(updated["auxiliary"]["aux2"]["logits"][0], second, 1e-3)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("tokens", [False, True])
+def test_recurrent_weights_give_pytorch_s_outputs_over_ragged_sequences(torch, peers, tmp_path, kind, tokens):
+    torch.manual_seed(0)
+    draws, lengths = np.random.default_rng(0), np.array([9, 4, 1])
+    x = draws.integers(0, 7, (3, 9)) if tokens else draws.normal(size=(3, 9, 5)).astype(np.float32)
+    vocabulary = 7 if tokens else 0
+    theirs = peers.Tagger(kind, 5, 6, 4, vocabulary, num_layers=2, bidirectional=not tokens)
+    shared = {"hidden": (6, 6), "bidirectional": not tokens, "embedding": 5}
+    module = build(kind.lower(), num_classes=4, output_steps=9, vocabulary=vocabulary, **shared)
+    shapes = template(module, *x.shape, dtype=jnp.int32 if tokens else jnp.float32)
+    variables = imported(torch, tmp_path, theirs, shapes)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(x), torch.tensor(lengths))
+    ours = jax.jit(module.apply)(variables, x, lengths=lengths)
+    for row, length in enumerate(lengths):
+        agree(ours[row, :length], expected[row, :length], 1e-5)
+
+
+def cell(gates, units=6, inputs=5, prefix=""):
+    """A state dict of one layer of a recurrent module."""
+    sizes = {"weight_ih": (gates * units, inputs), "weight_hh": (gates * units, units)}
+    sizes |= dict.fromkeys(("bias_ih", "bias_hh"), gates * units)
+    return {f"{prefix}{name}_l0": np.ones(size, np.float32) for name, size in sizes.items()}
+
+
+def test_cells_that_are_no_network_are_refused():
+    shapes = template(build("gru", num_classes=4, output_steps=9, hidden=(6,)), 3, 9, 5)
+    head = {"out.weight": np.ones((4, 6), np.float32), "out.bias": np.ones(4, np.float32)}
+    weights.fit(cell(3) | head, shapes, "a file")
+    for found, message in [
+        (cell(3), "missing: params/head/bias, params/head/kernel$"),
+        (
+            cell(3) | head | {"in.weight": head["out.weight"], "in.bias": head["out.bias"]},
+            "missing: params/head/bias.*unexpected",
+        ),
+        (cell(3, prefix="encoder.") | cell(3, prefix="decoder.") | head, "unexpected: params/encoder/weight_ih_l0"),
+        (cell(4) | head, "missing: params/layer0/hn/bias.*unexpected: params/layer0/ii/kernel"),
+        (cell(2) | head, "unexpected: params/layer0/weight_ih, params/layer0/weight_hh"),
+        (cell(3) | head | {"weight_hh_l0": np.ones(18, np.float32)}, "unexpected: params/layer0/weight_ih"),
+        ({n: a for n, a in (cell(3) | head).items() if not n.startswith("bias_hh")}, "unexpected: params/layer0/weight_ih"),
+        (cell(3, inputs=4) | head, r"shape: params/layer0/in/kernel is \[4, 6\], not \[5, 6\]"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            weights.fit(found, shapes, "a file")
+
+
+def test_a_grouped_convolution_is_pytorch_s(torch):
+    theirs = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3, groups=2))
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 4)).astype(np.float32)
+    ours = nn.Sequential([nn.Conv(6, (3, 3), padding="VALID", feature_group_count=2)])
+    shapes = template(ours, *x.shape)
+    found = {name.replace("0.", "layers.0."): array.numpy() for name, array in theirs.state_dict().items()}
+    variables, _ = weights.fit(found, shapes, "a file")
+    agree(ours.apply(variables, x), theirs(torch.tensor(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1), 1e-5)
+
+
+def test_variables_come_back_from_a_file_bit_by_bit(tmp_path):
+    variables = filled(template(build("resnet18", num_classes=5, **SMALL), 2, 8, 8, 3))
+    weights.save(tmp_path / "new" / "w.safetensors", variables)
+    found = weights.read(tmp_path / "new" / "w.safetensors")
+    assert {"params/layer1_0/conv1/kernel", "batch_stats/bn1/mean"} <= set(found)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["w.safetensors"]
+    again, new = weights.fit(found, jax.tree.map(np.zeros_like, variables), "a file", num_classes=5)
+    assert new == []
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_dtypes_are_kept_in_the_file_and_the_template_s_in_the_variables(tmp_path):
+    kinds = {"a": np.float32, "b": np.float64, "c": ml_dtypes.bfloat16, "d": np.float16}
+    params = {name: np.arange(6).reshape(2, 3).T.astype(dtype) for name, dtype in kinds.items()}
+    weights.save(tmp_path / "w.safetensors", {"params": params | {"e": np.float32(7)}})
+    found = weights.read(tmp_path / "w.safetensors")
+    assert [found[f"params/{name}"].dtype.name for name in "abcd"] == ["float32", "float64", "float32", "float32"]
+    for dtype in (np.float32, np.float64):
+        shapes = {"params": {name: jax.ShapeDtypeStruct(np.shape(a), dtype) for name, a in (params | {"e": np.ones(())}).items()}}
+        variables, _ = weights.fit(found, shapes, "a file")
+        for name, array in variables["params"].items():
+            assert (array.dtype, array.shape) == (dtype, shapes["params"][name].shape)
+            np.testing.assert_array_equal(array, params.get(name, 7))
+
+
+def faulty(change, num_classes=0):
+    """What is said of a network's weights after a change of their arrays by path."""
+    shapes = template(build("resnet18", num_classes=5, **SMALL), 2, 8, 8, 3)
+    found = flatten(filled(shapes))
+    change(found)
+    with pytest.raises(UsageError) as error:
+        weights.fit(found, shapes, "w.safetensors", num_classes)
+    return str(error.value)
+
+
+def test_every_fault_of_a_file_is_named_at_once():
+    def change(found):
+        del found["params/conv1/kernel"], found["batch_stats/bn1/mean"]
+        found["params/conv2/kernel"] = np.ones(3, np.float32)
+        found["params/bn1/scale"] = np.ones((4, 1), np.float32)
+        found["params/fc/kernel"] = found["params/fc/kernel"][:, :4]
+        found["params/bn1/bias"] = np.array([1, 2, np.nan, 3], np.float32)
+        found["batch_stats/layer1_0/bn1/var"] = np.full(4, 1e39)  # too large for float32
+        found["params/layer1_0/bn1/scale"] = np.ones(4, np.int8)  # quantised
+
+    assert faulty(change) == (
+        "--init_from: w.safetensors: missing: batch_stats/bn1/mean, params/conv1/kernel; unexpected: params/conv2/kernel; "
+        "shape: params/bn1/scale is [4, 1], not [4], params/fc/kernel is [8, 4], not [8, 5]; "
+        "not finite floats: batch_stats/layer1_0/bn1/var, params/bn1/bias, params/layer1_0/bn1/scale"
+    )
+
+
+def test_a_long_list_of_faults_is_cut():
+    message = faulty(lambda found: [found.pop(name) for name in list(found)])
+    assert message.count("params/") + message.count("batch_stats/") == weights.SHOWN
+    assert re.search(r"batch_stats/layer2_0/bn1/mean and \d+ more; unexpected|and \d+ more$", message)
+
+
+@pytest.mark.parametrize(("of_torch", "name", "old"), [(False, "resnet18", 3), (True, "resnet18", 9), (False, "googlenet", 3)])
+def test_a_head_for_other_classes_keeps_its_initial_values(of_torch, name, old):
+    values = SMALL if name == "resnet18" else {"stem": "small"}
+    shapes = template(build(name, num_classes=5, **values), 2, 16, 16, 3)
+    start, trained = filled(shapes, 1), flatten(filled(template(build(name, num_classes=old, **values), 2, 16, 16, 3)))
+    found = {torch_s(path): in_torch_s_layout(array) for path, array in trained.items()} if of_torch else trained
+    variables, new = weights.fit(found, start, "a file", num_classes=5)
+    heads = ["aux1/fc2", "aux2/fc2", "fc"] if name == "googlenet" else ["fc"]
+    assert new == [f"params/{head}/{leaf}" for head in heads for leaf in ("bias", "kernel")]
+    for path, array in flatten(variables).items():
+        np.testing.assert_array_equal(array, flatten(start)[path] if path in new else trained[path])
+    with pytest.raises(UsageError, match=rf"shape: .*params/fc/bias is \[{old}\], not \[5\]"):
+        weights.fit(found, start, "a file")
+
+
+def torch_s(path):
+    """A ResNet's name in PyTorch."""
+    ours = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    *levels, leaf = path.split("/")[1:]
+    return ".".join([re.sub(r"_(\d)", r".\1", level) for level in levels] + [ours[leaf]])
+
+
+def in_torch_s_layout(array):
+    return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.update({"params/fc/bias": np.ones(4, np.float32)}),  # the kernel fits
+        lambda found: found.update({"params/fc/kernel": np.ones((7, 4), np.float32), "params/fc/bias": np.ones(4, np.float32)}),
+        lambda found: found.update({"params/bn1/scale": np.ones(5, np.float32), "params/bn1/bias": np.ones(5, np.float32)}),
+        lambda found: found.pop("params/fc/bias"),
+    ],
+)
+def test_what_differs_in_more_than_the_classes_is_no_new_head(change):
+    assert re.search("shape: params/|missing: params/fc/bias", faulty(change, num_classes=5))
+
+
+def test_two_layers_with_an_output_a_class_are_not_one_head():
+    def shapes(classes):
+        layer = {"kernel": np.ones((3, classes), np.float32), "bias": np.ones(classes, np.float32)}
+        return {"params": {"first": layer, "second": layer, "stem": {"kernel": np.ones((3, 3), np.float32)}}}
+
+    with pytest.raises(UsageError, match=r"shape: params/first/bias is \[4\], not \[5\], params/first/kernel"):
+        weights.fit(flatten(shapes(4)), shapes(5), "a file", num_classes=5)
+
+
+def test_a_network_that_is_all_head_takes_nothing_over():
+    shapes = template(build("linear", num_classes=5), 2, 8, 8, 1)
+    with pytest.raises(UsageError, match="shape"):
+        weights.fit(flatten(filled(template(build("linear", num_classes=4), 2, 8, 8, 1))), shapes, "a file", num_classes=5)
+
+
+def test_googlenet_without_auxiliary_heads_takes_the_weights_of_one_with_them():
+    shapes, more = (template(build("googlenet", num_classes=5, stem="small", auxiliary=a), 2, 16, 16, 3) for a in (False, True))
+    variables, new = weights.fit(flatten(filled(more)), shapes, "a file")
+    assert new == []
+    assert "aux1" not in variables["params"]
+    with pytest.raises(UsageError, match=r"missing: batch_stats/aux1/conv/bn/mean.* and 10 more$"):
+        weights.fit(flatten(variables), more, "a file")
+
+
+def test_names_of_pytorch_s_first_densenets_are_understood():
+    module = build("densenet_bc_100", num_classes=5, stages=(1,), growth=4)
+    variables = filled(template(module, 2, 8, 8, 3))
+    old = {}
+    for path, array in flatten(variables).items():
+        name = re.sub(r"(denselayer1\.(?:norm|conv))(\d)", r"\1.\2", torch_s(path))
+        old[name] = in_torch_s_layout(array)
+    old["features.norm5.num_batches_tracked"] = np.array(3)
+    assert {"features.denseblock1.denselayer1.norm.1.weight", "features.denseblock1.denselayer1.conv.2.weight"} <= set(old)
+    again, _ = weights.fit(old, variables, "a file")
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_a_vgg_that_is_deeper_or_shallower_is_refused_by_the_names_of_its_layers():
+    deep, shallow = (template(build(name, num_classes=5, width=4, stem="small"), 2, 32, 32, 3) for name in ("vgg13", "vgg11"))
+    found, numbers = {}, iter(range(99))
+    for layer in sorted({path.split("/")[1] for path in flatten(filled(deep))}):
+        part = f"{'classifier' if layer.startswith('fc') else 'features'}.{next(numbers)}"
+        for leaf, name in (("kernel", "weight"), ("bias", "bias")):
+            found[f"{part}.{name}"] = in_torch_s_layout(np.ones(deep["params"][layer][leaf].shape, np.float32))
+    weights.fit(found, deep, "a file")
+    with pytest.raises(UsageError, match=r"unexpected: params/features_8/.*; shape: params/conv2_1/bias is \[4\], not \[8\]"):
+        weights.fit(found, shallow, "a file")
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(UsageError, match=f"^--init_from: {path}: there is no such file"):
+        weights.read(path)
+    save_file({"params/a": np.ones((100, 100), np.float32)}, path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UsageError, match=f"^--init_from: {path}: not a safetensors file: "):
+        weights.read(path)
+    path.write_text("not weights")
+    with pytest.raises(UsageError, match="not a safetensors file"):
+        weights.read(path)
+    with pytest.raises(UsageError, match="not a safetensors file"):
+        weights.read(tmp_path)
+    for suffix in (".pt", ".pth", ".bin", ".ckpt"):
+        with pytest.raises(UsageError, match=rf"w\{suffix}: PyTorch's pickles are not opened.*safetensors.torch.save_file"):
+            weights.read(tmp_path / f"w{suffix}")
