@@ -14,7 +14,7 @@ import numpy as np
 from percept_jax import files
 from percept_jax.errors import UsageError, first_line
 from percept_jax.torch_names import renamed
-from percept_jax.training.checkpoint import flatten
+from percept_jax.training.checkpoint import by_path, flatten
 
 SHOWN = 8  # leaves that a message names before it counts the rest
 
@@ -65,7 +65,7 @@ def fit(found: Mapping[str, np.ndarray], template: Any, source: str, num_classes
     Raises:
         UsageError: naming what is missing, unexpected, of another shape, or not finite.
     """
-    wanted = _by_path(template)
+    wanted = by_path(template)
     if not any(name.startswith("params/") for name in found):
         found = renamed(found, wanted)
     if not any(name.startswith("params/aux") for name in wanted):  # GoogLeNet built without its heads
@@ -85,11 +85,6 @@ def fit(found: Mapping[str, np.ndarray], template: Any, source: str, num_classes
         raise UsageError(f"{source}: {told}", "init_from")
     leaves = [leaf if name in new else values[name] for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), new
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _some(names: list[str]) -> str:

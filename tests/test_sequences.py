@@ -147,10 +147,10 @@ FAULTS = [
     ({"x_train": np.ones((2, 3))}, r"x_train is float64 \[2, 3\]"),
     ({"x_train": np.ones((2, 3, 1))}, "no y_train; without it, give --ahead or --horizon"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(3, int)}, r"y_train is int64 \[3\]"),
-    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "len_train": np.array([3, 4])}, "len_train is not a whole number"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "len_train": [3, 4]}, "len_train is not a whole number"),
     ({"x_train": np.full((2, 3, 1), np.nan), "y_train": np.zeros(2, int)}, "x_train has a number that is not finite"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, 5]), "classes": np.array(["a", "b"])}, "a label 5"),
-    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "x_test": np.ones((2, 3, 2)), "y_test": np.zeros(2, int)}, "differ"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "x_test": np.ones((2, 3, 2)), "y_test": [0, 0]}, "differ"),
     ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "allow_pickle"),
 ]  # fmt: skip
 
@@ -303,7 +303,7 @@ def test_images_are_read_row_by_row_or_pixel_by_pixel(base, data_dir):
 
 def test_padding_to_another_length_changes_no_metric(base, tmp_path):
     """The same sequences, the test split's longest or not: every number of the run but the compiler's rounding."""
-    arrays = {k: v for k, v in np.load(tmp_path / labelled(tmp_path).split("/")[-1]).items()}
+    arrays = dict(np.load(tmp_path / labelled(tmp_path).split("/")[-1]).items())
     wide = {k: np.pad(v, ((0, 0), (0, 9), (0, 0)), constant_values=7.0) if k.startswith("x_") else v for k, v in arrays.items()}
     runs = []
     for name, content in (("narrow", arrays), ("wide", wide)):

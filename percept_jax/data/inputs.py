@@ -15,7 +15,6 @@ from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.task import Task
 
-
 # Means and deviations of red, green and blue, from 0 to 1, that the weights published with torchvision were trained with.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
