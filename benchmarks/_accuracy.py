@@ -11,13 +11,42 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from percept_jax.training.evaluation import headline
 
 ROOT = Path(__file__).parent.parent
+
+
+class Runs:
+    """Runs of experiments, one a core at a time."""
+
+    def __init__(self) -> None:
+        self._cores: queue.Queue = queue.Queue()
+        for core in sorted(os.sched_getaffinity(0)):
+            self._cores.put(core)
+        self._pool = ThreadPoolExecutor(self._cores.qsize())
+
+    def start(self, name: str, flags: Sequence[str]) -> Future[dict[str, Any]]:
+        """What experiments/<name>.flags comes to with these flags, in time; SystemExit with its message where it fails."""
+        return self._pool.submit(self._run, name, flags)
+
+    def stop(self) -> None:
+        """Starts no more of them."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _run(self, name: str, flags: Sequence[str]) -> dict[str, Any]:
+        core = self._cores.get()
+        try:
+            command = [sys.executable, "-P", "-m", "percept_jax", f"{ROOT}/experiments/{name}.flags", *flags, "--json"]
+            done = subprocess.run(["taskset", "-c", str(core), *command], capture_output=True, text=True)
+        finally:
+            self._cores.put(core)
+        if done.returncode:
+            raise SystemExit(done.stderr.strip())
+        return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(names: Mapping[str, int], flags: Sequence[str] = ()) -> None:
@@ -27,28 +56,13 @@ def table(names: Mapping[str, int], flags: Sequence[str] = ()) -> None:
     """
     print("| experiment | n | parameters | metric | validation | test | test loss | steps | seconds on a core |")
     print("|---|---|---|---|---|---|---|---|---|")
-    cores: queue.Queue = queue.Queue()
-    for core in sorted(os.sched_getaffinity(0)):
-        cores.put(core)
-
-    def run(name: str, seed: int) -> dict[str, Any]:
-        core = cores.get()
-        try:
-            command = [sys.executable, "-P", "-m", "percept_jax", f"{ROOT}/experiments/{name}.flags", f"--seed={seed}", *flags]
-            done = subprocess.run(["taskset", "-c", str(core), *command, "--json"], capture_output=True, text=True)
-        finally:
-            cores.put(core)
-        if done.returncode:
-            raise SystemExit(done.stderr.strip())
-        return json.loads(done.stdout.splitlines()[-1])
-
-    pool = ThreadPoolExecutor(cores.qsize())
-    rows = [(name, [pool.submit(run, name, seed) for seed in range(seeds)]) for name, seeds in names.items()]
+    runs = Runs()
+    rows = [(name, [runs.start(name, [f"--seed={seed}", *flags]) for seed in range(seeds)]) for name, seeds in names.items()]
     try:
-        for name, runs in rows:
-            print(_row(name, [run.result() for run in runs]), flush=True)
+        for name, futures in rows:
+            print(_row(name, [future.result() for future in futures]), flush=True)
     finally:
-        pool.shutdown(cancel_futures=True)
+        runs.stop()
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from percept_jax.data.inputs import Input
 from percept_jax.data.sequences import Reading
 from percept_jax.errors import DataError, UsageError
 from percept_jax.experiment import KNOBS, Experiment, stack_hparams
+from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.training import checkpoint, evaluation, initial, loop, parallel
 from percept_jax.training.optim import check_patterns
 from percept_jax.training.pack import Trial
@@ -29,7 +30,8 @@ from percept_jax.training.step import generate_step, init_state, predict_step
 class Prediction(NamedTuple):
     """Labels `[examples]`, int; probabilities and the logits behind them, `[examples, classes]`; the classes' names.
 
-    Of a model that labels each step: `[examples, time]` and `[examples, time, classes]`, up to the longest example.
+    Of a model that labels each step: `[examples, time]` and `[examples, time, classes]`, up to the longest example; what is
+    told of a shorter one beyond its end means nothing.
     """
 
     labels: np.ndarray
@@ -63,6 +65,11 @@ class Trained:
     @cached_property
     def _program(self) -> Any:
         return make_program(self.experiment, self.input.task)
+
+    @property
+    def every_step(self) -> bool:
+        """Whether it tells something at each step of its input, and not behind it, or once."""
+        return self.input.task.output_steps is not None and not isinstance(self._program.module, EncoderDecoder)
 
     @cached_property
     def _predict(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -125,7 +132,7 @@ class Trained:
                 batch, lengths = self.input.fit(examples[first : first + evaluation.BATCH], longest)
                 rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, scale)))
         if not rows:
-            return np.zeros((0, len(self.input.classes))), np.zeros((0, len(self.input.classes)))
+            return np.zeros((0, self.input.task.num_classes)), np.zeros((0, self.input.task.num_classes))
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
     def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
@@ -233,7 +240,8 @@ def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) ->
         return
     program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info.task)
     hparams = jax.tree.map(lambda column: column[0], stack_hparams([experiment], 1))
-    state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
+    with jax.enable_x64(experiment.dtype == "float64"):
+        state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
     check_patterns(state.params, experiment.freeze, experiment.lr_scale)
     if experiment.init_from:
         initial.start(experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, info.task.num_classes)

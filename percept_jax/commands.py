@@ -1,6 +1,7 @@
 """What the command line can be asked to do. Each command prints for a person, and returns the same for programs."""
 
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,11 @@ def list_all(request: Request) -> dict[str, Any]:
     if request.words:
         raise UsageError("usage: list")
     print("models")
-    for name in models.MODELS:
-        print(f"  {name:<10} {models.summary(name)}")
-        if own := models.knobs(name):
-            print(" " * 13 + "  ".join(f"--{k.name}" for k in own))
+    for family in models.families():
+        print(textwrap.fill(", ".join(family), 110, initial_indent="  ", subsequent_indent="  "))
+        print(f"      {models.summary(family[0])}")
+        if own := models.knobs(family[0]):
+            print(textwrap.fill("  ".join(f"--{k.name}" for k in own), 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
     print("data sets")
     folder = data_path(request.experiment.data_dir)
     sets = {"digits": DIGITS, **{name: teaching.describe(name) for name in teaching.TEACHING}, **PREPARABLE}

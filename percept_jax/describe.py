@@ -36,12 +36,14 @@ def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict
         for name, knob in KNOBS.items():
             if knob.group == group:
                 show(name, TYPES[name], DEFAULTS[name], knob.help, knob.within)
-    for name in [model] if model else models.MODELS:
-        if own := models.knobs(name):
-            print(f"\nmodel {name}")
+    print()
+    for family in [[model]] if model else models.families():
+        if own := models.knobs(family[0]):
+            print(textwrap.fill(f"model {', '.join(family)}" + ", with the defaults of the first" * (len(family) > 1), 100))
             for knob in own:
                 show(knob.name, knob.type, knob.default, knob.help)
-    print("\ncommand")
+            print()
+    print("command")
     for name, (default, text) in options.items():
         show(name, type(default), default, text)
     return {"flags": shown}
@@ -68,7 +70,8 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     print(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
     print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
     print(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
-    print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
+    if found["flops_per_step"]:
+        print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
     print(f"run directory  {path}")
     return {"flags": table, **found, "steps": steps, "programs": 1, "devices": len(devices), "run_dir": path}
 
@@ -84,7 +87,7 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
 def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored: tuple[int, ...], devices: int) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
     program = make_program(experiment, info.task)
-    example = jnp.zeros((1, *shape), jnp.int32 if info.kind == "tokens" else jnp.float32)
+    example = jnp.zeros((1, *shape), jnp.int32 if info.words else jnp.float32)
     console = {"width": 130, "force_terminal": sys.stdout.isatty()}
     print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
@@ -98,20 +101,20 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "memory_bytes": used,
-        "flops_per_step": step.cost_analysis()["flops"],
+        "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],  # a scan counts once
     }
 
 
 def _abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
     """Shapes and dtypes of a data set on a device."""
     count, array = sum(info.splits.values()), jax.ShapeDtypeStruct
-    kinds = {"images": jnp.uint8, "tokens": jnp.int32}
-    numbers = array((0,) if info.kind == "tokens" else shape[-1:], real)
+    kind = jnp.int32 if info.words else jnp.uint8 if info.kind == "images" else jnp.float32
+    numbers = array((0,) if info.words else shape[-1:], real)
     targets = array(info.target_shape[-1:] if info.task.values else (0,), real)
     return Data(
-        inputs=array((count, *shape), kinds.get(info.kind, jnp.float32)),
+        inputs=array((count, *shape), kind),
         targets=array((count, *info.target_shape), jnp.float32 if info.task.values else jnp.int32),
-        lengths=array((count,), jnp.int32) if info.kind in ("values", "tokens") else None,
+        lengths=array((count,), jnp.int32) if info.kind not in ("images", "points") else None,
         mean=numbers,
         scale=numbers,
         components=array(2 * shape[-1:] if info.kind == "images" else (0,), real),

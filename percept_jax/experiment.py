@@ -45,7 +45,12 @@ class Experiment:
         "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64"
     )
 
-    dataset: str = _knob("digits", "static", "data", "data set (see `list`), or folder:PATH, a sub-folder of images a class")
+    dataset: str = _knob(
+        "digits",
+        "static",
+        "data",
+        "data set (see `list`), or folder:PATH, a sub-folder of images a class; npz:, tagged: or text:FILE, sequences",
+    )
     train_split: str = _knob(
         "",
         "static",
@@ -65,7 +70,7 @@ class Experiment:
         "static",
         "data",
         "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; as they are; "
-        "or by ImageNet's means and deviations, as published weights want it",
+        "or by ImageNet's means and deviations, as torchvision's weights want it (but GoogLeNet's)",
     )
     sequence_length: int = _knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
     ahead: int = _knob(
@@ -144,7 +149,11 @@ class Experiment:
         "", "static", "training", "weights to start from: a run directory, or a safetensors file, PyTorch's names too"
     )
     freeze: str = _knob(
-        "", "static", "training", "layers that stay as they are: names or patterns such as conv1,layer1_* (see --dry_run)"
+        "",
+        "static",
+        "training",
+        "parameters that stay: layers or patterns such as conv1,layer1_* (see --dry_run); batch norm's running statistics "
+        "stay with them, but training still normalises by the batch",
     )
     lr_scale: str = _knob("", "static", "training", "factors of the learning rate by layer, such as head=10,conv*=0.1")
 

@@ -87,7 +87,7 @@ def _parse(line: str, origin: str) -> Setting:
     name, equals, text = match.groups()
     if equals and text[:1] in ("'", '"'):
         raise UsageError(f"quotes would be part of the value; write --{name}={text.strip(chr(34) + chr(39))}", name, origin)
-    if equals and re.search(r"\s(#|//)", text) and not text.startswith("folder:"):
+    if equals and re.search(r"\s(#|//)", text) and name not in ("dataset", "init_from"):
         raise UsageError("a comment would be part of the value; give it a line of its own", name, origin)
     if equals and text != text.lstrip():
         raise UsageError(f"no space after the sign; write --{name}={text.lstrip()}", name, origin)

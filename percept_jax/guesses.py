@@ -29,10 +29,9 @@ def predict(request: Request) -> dict[str, Any]:
 
 
 def _ways(trained: api.Trained) -> Callable[[api.Trained, Sequence[str], Request], list[dict[str, Any]]]:
-    task, kind = trained.input.task, trained.input.kind
-    if task.generates:
+    if trained.input.kind == "text":
         return _text
-    if kind == "tokens" and task.output_steps and not trained.input.numbered:
+    if trained.input.kind == "words":
         return _tags
     if trained.input.sequences:
         return _sequences
@@ -64,17 +63,14 @@ def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> 
     for word in words:
         examples = sequences.read_examples(Path(word))
         names = [f"{word}[{i}]" for i in range(len(examples))]
+        steps = [len(example) if trained.every_step else None for example in examples]  # nothing is told of padding
         if task.values:
-            for name, values in zip(names, trained.forecast(examples).tolist(), strict=True):
-                print(f"{name}  {values}")
-                rows.append({"sequence": name, "values": values})
+            for name, values, n in zip(names, trained.forecast(examples), steps, strict=True):
+                print(f"{name}  {values[:n].tolist()}")
+                rows.append({"sequence": name, "values": values[:n].tolist()})
         elif task.output_steps:
-            labels = trained.predict(examples).labels
-            for name, example, row in zip(names, examples, labels, strict=True):
-                told = [
-                    trained.input.classes[c]
-                    for c in (row[: len(example)] if task.output_steps == trained.input.shape[0] else row)
-                ]
+            for name, labels, n in zip(names, trained.predict(examples).labels, steps, strict=True):
+                told = [trained.input.classes[label] for label in labels[:n]]
                 print(name, *told)
                 rows.append({"sequence": name, "classes": told})
         else:

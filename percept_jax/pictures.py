@@ -14,7 +14,7 @@ from percept_jax.data.teaching import TEACHING
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.training import evaluation
-from percept_jax.training.batch import training_batch
+from percept_jax.training.batch import middle, training_batch
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
 
@@ -54,7 +54,7 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     if dataset.info.kind != "images":
         raise UsageError(f"{experiment.dataset} has no images", "augmentations")
     program = make_program(experiment, dataset.info.task)
-    if not any(program.augmentation) and not program.mixup:
+    if not any(program.augmentation) and not program.mixup and not program.crop:
         raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = evaluation.device_data(dataset, inputs.describe(experiment.normalize, dataset), experiment.real_dtype)
     index = dataset.info.index["train"][:ROWS]
@@ -62,7 +62,7 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     with jax.enable_x64(experiment.dtype == "float64"):
         keys = jax.random.split(jax.random.key(experiment.seed), DRAWS)
         made = [np.asarray(draw(key, index, data).inputs) / data.scale + data.mean for key in keys]
-    columns = [dataset.inputs[index], *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
+    columns = [middle(dataset.inputs[index], program), *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
     plots.grid(path, np.stack(columns, 1))
     return path
 

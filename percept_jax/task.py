@@ -27,8 +27,7 @@ class Task(NamedTuple):
         return {name: value for name, value in self._asdict().items() if name != "generates"}
 
 
-def describe(classes: Sequence[str], target_shape: Sequence[int] = (), words: Sequence[str] = ()) -> Task:
+def describe(classes: Sequence[str], target_shape: Sequence[int], words: Sequence[str], text: bool) -> Task:
     """The task of targets that have these classes (none: values) and this shape, and of inputs of these words, if any."""
     steps = target_shape if classes else target_shape[:-1]
-    generates = bool(words) and tuple(classes) == tuple(words)
-    return Task(len(classes) or target_shape[-1], steps[0] if steps else None, len(words), not classes, generates)
+    return Task(len(classes) or target_shape[-1], steps[0] if steps else None, len(words), not classes, text)

@@ -112,7 +112,7 @@ def _cell(layer: str, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Not so the candidate of GRU, whose second bias is added to what the reset gate scales.
     """
     hidden = part.get("weight_hh", np.empty(0))
-    units = hidden.shape[-1]
+    units = hidden.shape[-1] if hidden.ndim else 0
     gates = next((gates for count, gates in _GATES.items() if hidden.shape == (count * units, units)), "")
     if len(part) != 4 or not gates:
         return {f"{layer}/{name}": array for name, array in part.items()}

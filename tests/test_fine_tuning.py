@@ -66,6 +66,7 @@ def test_what_is_frozen_stays_bit_for_bit(source, tmp_path):
         assert same == layer.startswith(("Conv", "Dense_0")), name
 
 
+@pytest.mark.slow
 def test_a_learning_rate_is_scaled_by_layer(tmp_path):
     net = {"model": "mlp", "knobs": {"hidden": (8,)}, "steps": 1, "eval_every": 1, "momentum": 0.0}
     runs = [
@@ -80,6 +81,7 @@ def test_a_learning_rate_is_scaled_by_layer(tmp_path):
     np.testing.assert_allclose(far, 10 * moved, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_new_head_where_the_classes_differ(source, tmp_path, capsys):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 200)
@@ -107,6 +109,7 @@ def test_weights_that_do_not_fit_are_named_leaf_by_leaf_and_nothing_is_written(s
     assert not (tmp_path / "fine").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_the_weights_that_it_started_from_and_refuses_others(source, tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(source.path, mine)
@@ -132,6 +135,7 @@ def test_an_export_is_asked_for_with_a_file(source, tmp_path, capsys):
     assert load(source.path).best_step == 20
 
 
+@pytest.mark.slow
 def test_running_statistics_are_frozen_with_their_layer(source, tmp_path):
     after = leaves(train(other(tmp_path, init_from=str(source.path), freeze="BatchNorm_0", steps=5)).path)
     np.testing.assert_array_equal(after["batch_stats/BatchNorm_0/mean"], source.variables["batch_stats"]["BatchNorm_0"]["mean"])

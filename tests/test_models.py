@@ -425,3 +425,9 @@ def test_a_partial_gives_a_model_other_defaults(monkeypatch):
     assert build("mlp_deep", num_classes=10).hidden == (32, 32)
     assert build("mlp_deep", num_classes=10, hidden=(4,)).hidden == (4,)
     assert dataclasses.is_dataclass(models.module_class("mlp_deep"))
+
+
+def test_knobs_that_leave_nothing_of_an_image_are_refused():
+    for name, values in (("vgg11", {"stem": "small", "stages": (1,) * 6}), ("alexnet", {"stem": "small", "pool_window": 9})):
+        with pytest.raises(UsageError, match=f"image_size: {name} cannot take images of 32 pixels a side; not with these knobs"):
+            models.check_fits(name, values, (32, 32, 3), 10)

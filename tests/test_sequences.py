@@ -151,6 +151,9 @@ FAULTS = [
     ({"x_train": np.full((2, 3, 1), np.nan), "y_train": np.zeros(2, int)}, "x_train has a number that is not finite"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, 5]), "classes": np.array(["a", "b"])}, "a label 5"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "x_test": np.ones((2, 3, 2)), "y_test": [0, 0]}, "differ"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, -1])}, r"y_train is int64 \[2\], not labels"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.full((2, 3), -1)}, "train has no target"),
+    ({"x_train": np.full((2, 3), -1), "y_train": np.zeros(2, int)}, "x_train has a token -1"),
     ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "allow_pickle"),
 ]  # fmt: skip
 
@@ -168,6 +171,9 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         ("tagged:a.json", "{", "a.json"),
         ("text:a.txt", "ab", "2 characters are too few"),
         ("npz:a.npz", "text", "a.npz"),
+        ("npz:a.npz", "PK\x03\x04 cut off", "a.npz"),
+        ("tagged:a.json", '{"train": 5}', "train is not a list of sentences"),
+        ("tagged:a.json", '{"train": [5]}', r"train\[0\] is not"),
     ):
         (tmp_path / name.split(":")[1]).write_text(text)
         with pytest.raises(DataError, match=said):
@@ -240,7 +246,9 @@ def test_each_step_is_labelled_and_each_token_counts_once(base, tmp_path, capsys
     assert out[0].startswith("a/")
 
 
-@pytest.mark.parametrize(("model", "how"), [("gru", {"ahead": 1}), ("gru_seq2seq", {"horizon": 3})])
+@pytest.mark.parametrize(
+    ("model", "how"), [pytest.param("gru", {"ahead": 1}, marks=pytest.mark.slow), ("gru_seq2seq", {"horizon": 3})]
+)
 def test_a_series_is_forecast_in_its_own_units(base, tmp_path, capsys, model, how):
     time, phase = np.arange(20), np.random.default_rng(2).uniform(0, 6, (150, 1))
     waves = (1000 + 50 * np.sin(time + phase))[..., None]
@@ -282,6 +290,7 @@ def test_a_text_is_learned_and_gone_on_with(base, tmp_path, capsys):
     assert "--temperature: -1.0 is outside [0, inf)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_drawn_characters_have_the_probabilities_of_the_model(base, tmp_path):
     text = "".join(np.random.default_rng(3).choice(list("ab"), 2000, p=[0.8, 0.2]))
     (tmp_path / "my.txt").write_text(text)
@@ -292,15 +301,17 @@ def test_drawn_characters_have_the_probabilities_of_the_model(base, tmp_path):
     assert sharp.count("b") < 40  # 0.2^(1/0.3) against 0.8^(1/0.3): about 1 %
 
 
+@pytest.mark.slow
 def test_images_are_read_row_by_row_or_pixel_by_pixel(base, data_dir):
     runs = [
         train(dataclasses.replace(base, run_dir=f"{base.run_dir}{reading}", steps=20, knobs={"hidden": (8,), "reading": reading}))
         for reading in ("rows", "pixels")
     ]
     assert len({run.result["test"]["loss"] for run in runs}) == 2
-    assert [run.result["parameters"] for run in runs] == [3 * (8 * f + 8 * 8 + 8) + 8 + 90 - 2 * 0 for f in (8, 1)]
+    assert [run.result["parameters"] for run in runs] == [3 * (8 * f + 8 * 8 + 8) + 8 + 90 for f in (8, 1)]
 
 
+@pytest.mark.slow
 def test_padding_to_another_length_changes_no_metric(base, tmp_path):
     """The same sequences, the test split's longest or not: every number of the run but the compiler's rounding."""
     arrays = dict(np.load(tmp_path / labelled(tmp_path).split("/")[-1]).items())
@@ -325,13 +336,17 @@ MISUSES = [
     ({"horizon": 2, "loss": "squared_error", "model": "gru"}, r"the targets of .* are \[2, 2\]"),
     ({"horizon": 2, "model": "gru_seq2seq"}, "loss: .* has values; take squared_error"),
     ({"horizon": 3, "model": "gru_seq2seq", "loss": "squared_error"}, "horizon: the shortest series has 3 steps"),
+    ({"label_smoothing": 0.1, "ahead": 1, "loss": "squared_error"}, "label_smoothing: .* has no labels"),
+    ({"sequence_length": 64}, "sequence_length: .* is no text"),
+    ({"knobs": {"bidirectional": True}, "ahead": 1, "loss": "squared_error"}, "bidirectional: would see what it is to tell"),
+    ({"knobs": {"hidden": ()}}, "hidden: a recurrent network has a layer or more"),
     ({"ahead": 1, "horizon": 1}, "horizon: give --ahead or --horizon, not both"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "said"), MISUSES)
 def test_what_does_not_suit_sequences_is_refused_before_anything_is_written(base, tmp_path, change, said):
-    experiment = dataclasses.replace(base, dataset=labelled(tmp_path), knobs={} if "model" in change else base.knobs, **change)
+    experiment = dataclasses.replace(base, dataset=labelled(tmp_path), **({"knobs": {}} if "model" in change else {}), **change)
     with pytest.raises(UsageError, match=said):
         train(experiment)
     assert not (tmp_path / "run").exists()
@@ -344,6 +359,7 @@ def test_flags_for_series_are_refused_where_there_are_none(base):
         train(dataclasses.replace(base, loss="squared_error"))
 
 
+@pytest.mark.slow
 def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path):
     (tmp_path / "my.txt").write_text("to be or not to be " * 60)
     run = train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", sequence_length=11, steps=5))
@@ -355,3 +371,42 @@ def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path):
         evaluation.BATCH = before
     assert again["positions"] == run.result["test"]["positions"]
     assert again["loss"] == pytest.approx(run.result["test"]["loss"], rel=1e-6)
+
+
+def test_numbers_that_are_as_many_as_the_labels_are_no_text(base, tmp_path):
+    x = np.random.default_rng(0).integers(0, 2, (60, 4))
+    name = write_npz(tmp_path, x_train=x, y_train=x[:, 0], x_test=x[:9], y_test=x[:9, 0])
+    run = train(dataclasses.replace(base, dataset=name))
+    assert run.result["test"].keys() == {"loss", "accuracy", "top5_accuracy", "examples"}
+    assert run.predict(list(x[:9])).labels.tolist() == x[:9, 0].tolist()
+
+
+def test_values_of_an_example_are_not_taken_for_values_of_its_steps(tmp_path):
+    y = RNG.normal(size=(4, 5))
+    dataset = read(write_npz(tmp_path, x_train=np.ones((4, 5, 2)), y_train=y, len_train=[5, 3, 2, 1]), tmp_path)
+    np.testing.assert_allclose(dataset.targets, y, rtol=1e-6)
+    assert dataset.info.task.output_steps is None
+
+
+@pytest.mark.parametrize(("model", "knobs"), [("lstm", {"bidirectional": True}), ("gru_seq2seq", {})])
+def test_a_model_that_would_see_what_it_is_to_tell_is_refused(base, tmp_path, model, knobs):
+    (tmp_path / "my.txt").write_text("to be or not to be " * 20)
+    with pytest.raises(
+        UsageError, match=r"bidirectional: would see what it is to tell|model: gru_seq2seq sees all of a sequence"
+    ):
+        train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", model=model, knobs=knobs))
+
+
+@pytest.mark.slow
+def test_nothing_is_told_of_padding_and_a_file_that_moved_is_found(base, tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(30, 8, 1))
+    name = write_npz(tmp_path, x_train=x, x_test=x)
+    run = train(dataclasses.replace(base, dataset=name, ahead=1, loss="squared_error", steps=5))
+    np.savez(tmp_path / "ask.npz", x=x[:2], len=[2, 8])
+    assert main(["predict", str(run.path), str(tmp_path / "ask.npz"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["predictions"]
+    assert [len(p["values"]) for p in told] == [2, 8]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "own.npz").rename(tmp_path / "new" / "own.npz")
+    assert main(["evaluate", str(run.path), f"--data_dir={tmp_path / 'new'}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["test"] == run.result["test"]

@@ -11,7 +11,7 @@ from percept_jax.data.splits import choose
 from percept_jax.errors import UsageError
 from percept_jax.task import Task, describe
 
-Kind = Literal["images", "points", "values", "tokens"]
+Kind = Literal["images", "points", "values", "tokens", "words", "text"]
 
 
 class Info(NamedTuple):
@@ -23,7 +23,8 @@ class Info(NamedTuple):
         classes: a name for each label; none where the targets are values.
         splits: examples of each of its own splits, in the order in which they are held.
         version: of the TFDS folder; empty where there is none.
-        kind: what an input is: an image of bytes, a point, or a sequence of values or of tokens.
+        kind: what an input is: an image of bytes, a point, or a sequence: of values, of tokens that are numbers, of words, or of
+            the characters of a text, each to be told from those before it.
         target_shape: of a target: () for a label, (time,) for a label a step, (features,) for values, (time, features) for
             values a step.
         words: what each token stands for.
@@ -42,7 +43,7 @@ class Info(NamedTuple):
     @property
     def task(self) -> Task:
         """What this asks of a model."""
-        return describe(self.classes, self.target_shape, self.words)
+        return describe(self.classes, self.target_shape, self.words, self.kind == "text")
 
     def select(self, train: str = "", validation: str = "", test: str = "") -> "Info":
         """This data set with its index, and only the splits that are in use. Raises UsageError, see `splits.choose`."""

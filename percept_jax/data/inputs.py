@@ -13,9 +13,10 @@ from percept_jax.data.dataset import Dataset, Info, Kind, channel_statistics
 from percept_jax.data.images import resize
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.task import Task
 
-# Means and deviations of red, green and blue, from 0 to 1, that the weights published with torchvision were trained with.
+# Means and deviations of red, green and blue, from 0 to 1, that most of torchvision's published weights were trained with.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -24,7 +25,7 @@ class Input(NamedTuple):
 
     Attributes:
         shape, kind, target_shape, words, classes: those of the data set, see `Info`.
-        image_size: pixels a side that the model sees; 0 for sequences.
+        image_size: pixels a side that images are resized to, before a model may see a crop of them; 0 for sequences.
         mean, scale: one number a channel or feature; none for tokens.
         components: `[channels, channels]`, columns are the principal components of the colours, from 0 to 1.
         target_mean, target_scale: one number a feature of targets that are values, which a model learns as it sees inputs.
@@ -45,22 +46,17 @@ class Input(NamedTuple):
     @property
     def task(self) -> Task:
         """What this asks of a model."""
-        return task.describe(self.classes, self.target_shape, self.words)
-
-    @property
-    def numbered(self) -> bool:
-        """Whether its tokens are mere numbers."""
-        return list(self.words) == [str(i) for i in range(len(self.words))]
+        return task.describe(self.classes, self.target_shape, self.words, self.kind == "text")
 
     @property
     def sequences(self) -> bool:
         """Whether an example is a sequence."""
-        return self.kind in ("values", "tokens")
+        return self.kind not in ("images", "points")
 
     def check(self, example: np.ndarray) -> None:
         """Raises UsageError unless a model of this input can take `example`."""
         channels = self.shape[-1]
-        if self.kind == "tokens":
+        if self.words:
             whole = example.ndim == 1 and np.issubdtype(example.dtype, np.integer)
             if not whole or not len(example) or not 0 <= example.min() <= example.max() < len(self.words):
                 raise UsageError(f"a sequence is {example.dtype} {list(example.shape)}, not tokens 0 to {len(self.words) - 1}")
@@ -102,6 +98,10 @@ def image_size(experiment: Experiment, info: Info) -> int:
     if info.task.values != (experiment.loss == "squared_error"):
         what = "values; take squared_error" if info.task.values else "classes; squared_error is for values"
         raise UsageError(f"{experiment.dataset} has {what}", "loss")
+    if experiment.sequence_length != Experiment.sequence_length and info.kind != "text":
+        raise UsageError(f"{experiment.dataset} is no text", "sequence_length")
+    if experiment.label_smoothing and info.task.values:
+        raise UsageError(f"{experiment.dataset} has no labels", "label_smoothing")
     if info.kind != "values":
         for flag in ("ahead", "horizon"):
             if getattr(experiment, flag):
@@ -149,7 +149,11 @@ def model_shape(experiment: Experiment, info: Info, size: int) -> tuple[int, ...
     if not models.takes_sequences(models.module_class(model)):
         models.check_fits(model, knobs, shape, len(info.classes))
         return shape
-    asked = info.task
+    asked, one_way = info.task, info.kind in ("words", "text") or experiment.ahead
+    delayed = issubclass(models.module_class(model), EncoderDecoder)
+    if (delayed and one_way) or (knobs.get("bidirectional") and (info.kind == "text" or experiment.ahead)):
+        said = f"{model} sees all of a sequence before it tells a step of it" if delayed else "would see what it is to tell"
+        raise UsageError(said, "model" if delayed else "bidirectional")
     module = models.build(model, **asked.fields, **knobs)
     example = jnp.zeros((1, *shape), jnp.int32 if asked.vocabulary else jnp.float32)
     written = jax.eval_shape(module.init_with_output, jax.random.key(0), example)[0].shape[1:]
@@ -169,7 +173,7 @@ def describe(normalize: str, dataset: Dataset) -> Input:
         targets = dataset.targets[train].reshape(-1, dataset.targets.shape[-1])
         mean, deviation = _statistics(targets[~np.isnan(targets).any(1)], normalize)[:2]
         found = found._replace(target_mean=mean.tolist(), target_scale=(1 / deviation).tolist())
-    if info.kind == "tokens":
+    if info.words:
         return found
     inputs = dataset.inputs[train]
     if dataset.lengths is not None:

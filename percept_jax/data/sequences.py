@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def path_of(name: str, data_dir: Path) -> Path:
     kind, _, path = name.partition(":")
     if not path:
         raise UsageError(f"needs a path: {kind}:PATH", "dataset")
-    places = [Path(path).expanduser(), data_dir / path]
+    places = [Path(path).expanduser(), data_dir / path, data_dir / Path(path).name]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         raise UsageError(f"there is no file {path}, neither here nor in {data_dir}", "dataset")
@@ -71,8 +72,11 @@ def load(name: str, data_dir: Path, reading: Reading) -> Dataset:
         raise UsageError(f"{kind}: has no series of values to forecast", "ahead" if reading.ahead else "horizon")
     try:
         parts, info = READERS[kind](path, reading)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise DataError(f"{path}: {error}") from error
+    for split, part in parts.items():
+        if not (part.targets >= 0 if info.classes else ~np.isnan(part.targets)).any():
+            raise DataError(f"{path}: {split} has no target")
     columns = [_stack(arrays, fill) for arrays, fill in zip(zip(*parts.values(), strict=True), (0, -1, 0), strict=True)]
     inputs, targets, lengths = columns
     info = info._replace(
@@ -87,13 +91,11 @@ def read_examples(path: Path) -> list[np.ndarray]:
     Raises UsageError where there is none.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            x, lengths = file["x"], file.get("len", None)
-    except (OSError, ValueError, KeyError) as error:
+        arrays = _arrays(path)
+        x, lengths = arrays["x"], arrays.get("len")
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UsageError(f"{path}: not an .npz file with an array x: {error}") from error
-    if x.ndim < 2 or (
-        lengths is not None and (lengths.shape != x.shape[:1] or not 0 < lengths.min() <= lengths.max() <= x.shape[1])
-    ):
+    if x.ndim < 2 or 0 in x.shape or (lengths is not None and not _are_lengths(lengths, x)):
         raise UsageError(f"{path}: x is {list(x.shape)}, not [examples, time(, features)] with a len from 1 to time for each")
     return [row if lengths is None else row[: lengths[i]] for i, row in enumerate(x)]
 
@@ -116,8 +118,7 @@ def _stack(arrays: Sequence[np.ndarray], fill: int) -> np.ndarray:
 
 
 def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file}
+    arrays = _arrays(path)
     names = [split for split in SPLITS if f"x_{split}" in arrays]
     if "train" not in names:
         raise ValueError(f"no x_train; it has {', '.join(arrays) or 'nothing'}")
@@ -132,6 +133,8 @@ def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     classes: tuple[str, ...] = ()
     if np.issubdtype(parts["train"].targets.dtype, np.integer):
         count = 1 + max(int(p.targets.max()) for p in parts.values())
+        if not count:
+            raise ValueError("train has no target")
         classes = tuple(map(str, arrays["classes"] if "classes" in arrays and not reading.ahead else range(count)))
         if len(classes) < count:
             raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
@@ -140,14 +143,26 @@ def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     return parts, Info((), classes, {}, kind="tokens" if tokens else "values", words=words)
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not an .npz file of named ones")
+        return {name: file[name] for name in file}
+
+
+def _are_lengths(lengths: np.ndarray, x: np.ndarray) -> bool:
+    return lengths.shape == x.shape[:1] and lengths.dtype.kind in "iu" and 1 <= lengths.min() <= lengths.max() <= x.shape[1]
+
+
 def _npz_part(arrays: Mapping[str, np.ndarray], split: str, reading: Reading) -> Part:
     x = arrays[f"x_{split}"]
     tokens = np.issubdtype(x.dtype, np.integer)
     if x.ndim != (2 if tokens else 3) or x.dtype.kind not in "fiu" or 0 in x.shape:
         raise ValueError(f"x_{split} is {x.dtype} {list(x.shape)}, not float [examples, time, features] or int [examples, time]")
     lengths = arrays.get(f"len_{split}", np.full(len(x), x.shape[1]))
-    if lengths.shape != (len(x),) or lengths.dtype.kind not in "iu" or lengths.min() < 1 or lengths.max() > x.shape[1]:
+    if not _are_lengths(lengths, x):
         raise ValueError(f"len_{split} is not a whole number from 1 to {x.shape[1]} for each of {len(x)} examples")
+    lengths = lengths.astype(np.int32)
     if reading.ahead or reading.horizon:
         x, y, lengths = _forecast(x, lengths, reading)
     else:
@@ -155,17 +170,25 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, reading: Reading) ->
             raise ValueError(f"no y_{split}; without it, give --ahead or --horizon to forecast x_{split}")
         y = arrays[f"y_{split}"]
     labels = np.issubdtype(y.dtype, np.integer)
-    if len(y) != len(x) or y.dtype.kind not in "fiu" or y.ndim not in ((1, 2) if labels else (2, 3)) or (labels and y.min() < -1):
+    if (
+        len(y) != len(x)
+        or y.dtype.kind not in "fiu"
+        or y.ndim not in ((1, 2) if labels else (2, 3))
+        or (labels and y.min() < 1 - y.ndim)
+    ):
         wanted = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
         raise ValueError(f"y_{split} is {y.dtype} {list(y.shape)}, not {wanted}")
+    if tokens and x.min() < 0:
+        raise ValueError(f"x_{split} has a token {x.min()}; tokens are 0 to their number - 1")
     for name, array in (("x", x), ("y", y)):
         if not np.isfinite(array).all():
             raise ValueError(f"{name}_{split} has a number that is not finite")
     x, y = (array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32) for array in (x, y))
     x[np.arange(x.shape[1]) >= lengths[:, None]] = 0  # also where a shorter series has its targets
-    if y.shape[1:2] == x.shape[1:2] and y.ndim > 1 and not reading.horizon:  # a target a step: none beyond the last one
+    if y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not reading.horizon:
+        # a target a step: none beyond the last one
         y[np.arange(x.shape[1]) >= lengths[:, None]] = -1 if labels else np.nan
-    return Part(x, y, lengths.astype(np.int32))
+    return Part(x, y, lengths)
 
 
 def _forecast(x: np.ndarray, lengths: np.ndarray, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -199,10 +222,11 @@ def _read_tagged(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
             f"not {{'train': sentences, 'test': ...}}{f', but {sorted(odd)[0]}' if isinstance(content, dict) else ''}"
         )
     for split, sentences in content.items():
+        if not isinstance(sentences, list) or not sentences:
+            raise ValueError(f"{split} is not a list of sentences")
         for i, sentence in enumerate(sentences):
-            if not sentence or not all(
-                isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) for s in p) for p in sentence
-            ):
+            pairs = sentence if isinstance(sentence, list) else []
+            if not pairs or not all(isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) for s in p) for p in pairs):
                 raise ValueError(f"{split}[{i}] is not [[word, tag], ...]")
     counts = Counter(word for sentence in content["train"] for word, _ in sentence)
     endings = Counter(_ending(word) for word, count in counts.items() if count == 1)
@@ -210,7 +234,7 @@ def _read_tagged(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     tags = tuple(sorted({tag for sentences in content.values() for sentence in sentences for _, tag in sentence}))
     number, label = ({name: i for i, name in enumerate(names)} for names in (words, tags))
     parts = {split: _sentences(content[split], number, label) for split in SPLITS if split in content}
-    return parts, Info((), tags, {}, kind="tokens", words=words)
+    return parts, Info((), tags, {}, kind="words", words=words)
 
 
 def token(word: str, number: Mapping[str, int]) -> int:
@@ -242,7 +266,7 @@ def _read_text(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
         raise ValueError(f"{len(tokens)} characters are too few")
     ends = {"train": (0, first), "validation": (first, second), "test": (second, len(tokens))}
     parts = {split: _windows(tokens[a:b], reading.sequence_length) for split, (a, b) in ends.items()}
-    return parts, Info((), characters, {}, kind="tokens", words=characters)
+    return parts, Info((), characters, {}, kind="text", words=characters)
 
 
 def _windows(tokens: np.ndarray, length: int) -> Part:

@@ -55,7 +55,7 @@ def digits_0_7(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     from percept_jax.data.sources import describe, load
 
-    images, labels = load("digits", data_dir, describe("digits", data_dir).select(), 8)[1:]
+    images, labels = load("digits", data_dir, describe("digits", data_dir).select(), 8)[1:3]
     ink = images[..., 0].astype(np.float64) / 255
     symmetry = -(np.abs(ink - ink[:, :, ::-1]) + np.abs(ink - ink[:, ::-1])).mean((1, 2)) / 2
     chosen = np.isin(labels, (0, 7))

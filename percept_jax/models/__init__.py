@@ -152,6 +152,14 @@ def _is_sayable(hint: Any) -> bool:
     return hint in _KNOB_TYPES or get_origin(hint) is Literal or (is_union(hint) and all(map(_is_sayable, get_args(hint))))
 
 
+def families() -> list[list[str]]:
+    """The names in MODELS, those of one class together."""
+    by_class: dict[type[nn.Module], list[str]] = {}
+    for name in MODELS:
+        by_class.setdefault(module_class(name), []).append(name)
+    return list(by_class.values())
+
+
 def summary(name: str) -> str:
     """The first line of a model's docstring."""
     return (inspect.getdoc(module_class(name)) or name).splitlines()[0]
@@ -198,7 +206,7 @@ def wanted_image_size(name: str, values: Mapping[str, Any] = MappingProxyType({}
 def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> None:
     """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
     wanted = wanted_image_size(name, values)
-    if image_shape[0] == wanted or not wanted:
+    if not values and (image_shape[0] == wanted or not wanted):
         return  # a fault of such a model is a fault of its code, and its traceback says more than we could
     module = build(name, num_classes=num_classes, **values)
     try:
@@ -207,4 +215,5 @@ def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int
     except Exception:
         fits = False
     if not fits:
-        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; it wants {wanted}", "image_size")
+        hint = f"it wants {wanted}" if image_shape[0] != wanted else "not with these knobs"
+        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; {hint}", "image_size")

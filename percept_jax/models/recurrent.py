@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from percept_jax.errors import UsageError
 from percept_jax.models.layers import INITIALIZERS, Dropout, Initializer
 
 Truncation = int | Literal["never"]
@@ -56,6 +57,10 @@ class Recurrent(nn.Module):
     recurrent_initializer: Initializer = "orthogonal"
     initializer: Initializer = "lecun_normal"
     axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_layers(self.hidden)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, dropout_rate: Array | float = 0.0, lengths: Array | None = None) -> Array:
@@ -132,6 +137,10 @@ class EncoderDecoder(nn.Module):
     recurrent_initializer: Initializer = "orthogonal"
     initializer: Initializer = "lecun_normal"
     axis_name: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_layers(self.hidden)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False, dropout_rate: Array | float = 0.0, lengths: Array | None = None) -> Array:
@@ -211,6 +220,11 @@ class Truncated(nn.RNNCellBase):
     def num_feature_axes(self) -> int:
         """Axes of an input behind batch and time."""
         return 1
+
+
+def _check_layers(hidden: tuple[int, ...]) -> None:
+    if not hidden:
+        raise UsageError("a recurrent network has a layer or more", "hidden")
 
 
 def _cell(network: nn.Module, features: int, dtype: Any, name: str) -> nn.RNNCellBase:

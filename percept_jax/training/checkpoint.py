@@ -20,8 +20,7 @@ KEEP = 2  # the last one, and the one before, should the last be damaged
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """A pytree's leaves by path, "params/Dense_0/kernel", as NumPy arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in by_path(tree).items()}
 
 
 def unflatten(arrays: dict[str, np.ndarray], template: Any) -> Any:

@@ -16,6 +16,7 @@ from percept_jax.training.parallel import Evaluation
 from percept_jax.training.step import EvalSums
 
 BATCH = 512  # examples at a time, at most
+PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are fewer
 IN_FLIGHT = 8  # steps: XLA:CPU's collectives abort the process when about a hundred are queued
 
 
@@ -28,7 +29,8 @@ def device_data(dataset: Dataset, input: Input, dtype: np.dtype) -> Data:
 def batch_size(dataset: Dataset, devices: int) -> int:
     """Examples in one call of an evaluation step: the same for every held-out split, and a multiple of the devices."""
     held_out = max(len(index) for role, index in dataset.info.index.items() if role != "train")
-    return math.ceil(min(held_out, BATCH) / devices) * devices
+    most = max(1, min(BATCH, PIXELS // math.prod(dataset.inputs.shape[1:])))
+    return math.ceil(min(held_out, most) / devices) * devices
 
 
 def evaluate(step: Evaluation, variables: Any, index: np.ndarray, batch: int, data: Data) -> EvalSums:

@@ -275,7 +275,7 @@ class Pack:
             if progress.diverged_at is None:
                 test = evaluation.metrics(sums, k, self.program.task)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
-                if self.input.classes:
+                if sums.confusion[k].size:
                     trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
             try:
                 plots.draw(trial.run_dir.path)

@@ -18,6 +18,8 @@ from percept_jax.training.batch import Batch, Data, evaluation_batch, middle, no
 from percept_jax.training.optim import frozen
 from percept_jax.training.program import Program
 
+CONFUSABLE = 1000  # classes, at most, of which each is counted against each other
+
 
 class State(NamedTuple):
     """What a step changes: the count of updates, and pytrees of arrays; `average` is empty without --ema_decay."""
@@ -51,7 +53,7 @@ class EvalSums(NamedTuple):
         positions, examples: how many.
         all_correct: examples without a wrong position.
         squared_error: in the units of the data set, over positions and features; 0 where targets are classes.
-        confusion: `[true class, predicted class]`, int32; `[0, 0]` where targets are values.
+        confusion: `[true class, predicted class]`, int32; `[0, 0]` for values, texts, and more than 1,000 classes.
     """
 
     loss: Array
@@ -139,32 +141,29 @@ def eval_step(
     logits, _, _ = _forward(variables, batch, program)
     losses = program.objective.loss(logits, batch.targets)
     real = ~filled if batch.real is None else batch.real & ~filled[:, None]
-    counted = {"loss": jnp.sum(jnp.where(real, losses, 0)), "positions": real.sum(), "examples": jnp.sum(~filled)}
+    zero = jnp.int32(0)
+    sums = EvalSums(
+        loss=jnp.sum(jnp.where(real, losses, 0)),
+        correct=zero,
+        top5_correct=zero,
+        positions=real.sum(),
+        examples=jnp.sum(~filled),
+        all_correct=zero,
+        squared_error=jnp.zeros((), losses.dtype),
+        confusion=jnp.zeros((0, 0), jnp.int32),
+    )
     if program.task.values:
         errors = jnp.where(real[..., None], (logits - batch.targets) / data.target_scale, 0)
-        none = jnp.int32(0)
-        sums = EvalSums(
-            **counted,
-            correct=none,
-            top5_correct=none,
-            all_correct=none,
-            squared_error=jnp.sum(errors**2),
-            confusion=jnp.zeros((0, 0), jnp.int32),
-        )
+        sums = sums._replace(squared_error=jnp.sum(errors**2))
     else:
         labels, classes = data.targets[index], program.task.num_classes
         guesses = jax.lax.top_k(logits, min(5, classes))[1]
         hits = (guesses == labels[..., None]) & real[..., None]
         right = (hits[..., 0] | ~real).reshape(len(index), -1).all(1) & ~filled
-        confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, guesses[..., 0]].add(real.astype(jnp.int32))
-        sums = EvalSums(
-            **counted,
-            correct=hits[..., 0].sum(),
-            top5_correct=hits.sum(),
-            all_correct=right.sum(),
-            squared_error=jnp.zeros_like(counted["loss"]),
-            confusion=confusion,
-        )
+        sums = sums._replace(correct=hits[..., 0].sum(), top5_correct=hits.sum(), all_correct=right.sum())
+        if classes <= CONFUSABLE and not program.task.generates:
+            confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, guesses[..., 0]].add(real.astype(jnp.int32))
+            sums = sums._replace(confusion=confusion)
     return jax.lax.psum(sums, axis_name) if axis_name else sums
 
 
