@@ -496,10 +496,10 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
 
 
 def test_a_crop_is_drawn_alike_in_float64_and_leaves_the_other_draws_alone(drawn):
-    keys = some_keys(4000, seed=1)
+    keys = some_keys(4000, seed=1)[:50]
     with_crop = draws(keys, ALL._replace(crop_area=0.3))
     np.testing.assert_array_equal(
         draws(keys, ALL._replace(crop_area=0.3), "float64")["resized_crop"], with_crop.pop("resized_crop")
     )
     for name, numbers in with_crop.items():
-        np.testing.assert_array_equal(numbers, drawn[name])
+        np.testing.assert_array_equal(numbers, drawn[name][:50])

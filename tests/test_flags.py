@@ -252,3 +252,14 @@ def test_a_recipe_for_imagenet_takes_a_step_on_other_images(name, tmp_path, caps
     own += ["--batch_size=2", "--devices=1", f"--run_dir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--json"]
     assert main([f"{ROOT}/experiments/{name}.flags", *own]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] == 1
+
+
+def test_a_knob_that_is_a_number_or_a_word_takes_both_and_nothing_else():
+    for text, value in (("7", 7), ("never", "never")):
+        experiment = parse(["--model=lstm", "--steps=1", f"--truncation={text}"]).experiment
+        assert experiment.knobs == {"truncation": value}
+        experiment.validate()
+    with pytest.raises(UsageError, match="truncation: 'often' is not a whole number or never"):
+        parse(["--model=lstm", "--steps=1", "--truncation=often"])
+    with pytest.raises(UsageError, match=r"truncation: 0 is outside \[1, inf\)"):
+        parse(["--model=lstm", "--steps=1", "--truncation=0"]).experiment.validate()

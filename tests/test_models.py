@@ -232,6 +232,7 @@ def test_the_code_of_a_digit_is_its_picture():
     assert seven[9:] == ["..##...", ".......", "......."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_lenet5_of_1998_answers_with_minus_squared_distances_whatever_it_computes_in(dtype):
     module, variables, images = filled("lenet5_1998")

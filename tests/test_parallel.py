@@ -67,7 +67,7 @@ def alone(digits16):
     [
         ("float64", False, 100, 1e-12, 2),
         ("float64", False, 100, 1e-12, 8),
-        ("float32", True, 100, 1e-5, 8),
+        pytest.param("float32", True, 100, 1e-5, 8, marks=pytest.mark.slow),
         pytest.param("float64", False, 100, 1e-12, 4, marks=pytest.mark.slow),
         *(pytest.param("float32", True, 100, 1e-5, devices, marks=pytest.mark.slow) for devices in (2, 4)),
         *(pytest.param("float32", False, 10, 1e-6, devices, marks=pytest.mark.slow) for devices in (2, 4, 8)),

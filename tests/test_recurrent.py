@@ -130,7 +130,7 @@ LENGTHS = np.array([29, 1, 17, 8], np.int32)
     ("name", "knobs"),
     [
         ("lstm", {"bidirectional": True, "hidden": (6, 5), "output_steps": 29}),
-        ("gru", {"bidirectional": True, "summary": "mean"}),
+        pytest.param("gru", {"bidirectional": True, "summary": "mean"}, marks=pytest.mark.slow),
         ("rnn", {"bidirectional": True, "truncation": 4}),
         pytest.param("lstm", {"bidirectional": True, "hidden": (6, 5)}, marks=pytest.mark.slow),
         pytest.param("lstm_seq2seq", {"output_steps": 4, "hidden": (6, 5)}, marks=pytest.mark.slow),
@@ -190,6 +190,7 @@ def test_every_parameter_learns(name):
         assert jnp.abs(grad).max() > 0, path
 
 
+@pytest.mark.slow
 def test_truncation_cuts_gradients_and_no_outputs():
     x = normal((2, 9, 3))  # cut before steps 0, 4 and 8
     whole, variables = filled("gru", x, hidden=(5, 4), **EACH)
@@ -248,7 +249,7 @@ def test_the_initial_forget_bias_is_a_parameter_like_any_other():
     ("name", "knobs"),
     [
         ("gru", {}),
-        ("lstm", {"truncation": 3}),
+        pytest.param("lstm", {"truncation": 3}, marks=pytest.mark.slow),
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ("rnn", "mgu", "lstm")),
     ],
 )
@@ -271,6 +272,7 @@ def test_a_sequence_goes_on_from_the_carry(name, knobs):
     np.testing.assert_allclose(y[1], whole[1, 9:], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_image_is_read_by_rows_or_pixels_and_in_one_fixed_order():
     images = normal((2, 4, 6, 3))
     for reading, shape in [("rows", (2, 4, 18)), ("pixels", (2, 24, 3))]:
@@ -283,6 +285,7 @@ def test_an_image_is_read_by_rows_or_pixels_and_in_one_fixed_order():
         np.testing.assert_array_equal(run(permuted, variables, images), run(module, variables, flat[:, order]))
 
 
+@pytest.mark.slow
 def test_what_the_last_step_is_to_each_direction():
     x, lengths = normal((3, 9, 4)), np.array([9, 1, 4], np.int32)
     each, variables = filled("lstm", x, bidirectional=True, num_classes=10, **EACH)
@@ -303,6 +306,7 @@ def dropping(module, variables, x, key=0, **arguments):
     return apply(variables, x, jax.random.key(key), arguments)
 
 
+@pytest.mark.slow
 def test_dropout_drops_the_same_units_at_every_step_whatever_the_padding():
     x = normal((4, 9, 3))
     module, variables = filled("rnn", x, hidden=(16,), num_classes=16, **EACH)
@@ -360,7 +364,7 @@ def test_the_arithmetic_is_that_of_parameters_and_inputs(name, dtype):
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mgu", "gru", "lstm", "lstm_seq2seq")]
 
 
-@pytest.mark.parametrize("name", ["rnn", "gru_seq2seq", *SLOW])
+@pytest.mark.parametrize("name", ["rnn", pytest.param("gru_seq2seq", marks=pytest.mark.slow), *SLOW])
 def test_a_small_batch_is_learned(name):
     x, lengths = normal((8, 7, 3)), np.array([7, 3, 5, 7, 2, 6, 4, 7], np.int32)
     labels = np.arange(8) % 2 if name in CELLS else (np.arange(8)[:, None] // np.array([1, 2])) % 2

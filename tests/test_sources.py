@@ -528,6 +528,7 @@ def xnor(tmp_path, model, seed, **knobs):
     return train(experiment).result["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_xnor_is_learnt_by_two_hidden_units_and_by_no_linear_model(tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw", lambda path: [])  # a fifth of a second each
     learnt = [xnor(tmp_path, "mlp", seed, hidden=(2,), activation="maxout") for seed in range(10)]
