@@ -106,8 +106,8 @@ class Trained:
         number = {character: i for i, character in enumerate(self.input.words)}
         if unseen := set(prompt) - set(number):
             raise UsageError(f"{sorted(unseen)[0]!r} is not in the text that it has learned")
-        if not prompt or getattr(self._program.module, "bidirectional", False):
-            raise UsageError("a prompt of one character or more is needed, and a network that reads one way")
+        if not prompt:
+            raise UsageError("a prompt of one character or more is needed")
         with jax.enable_x64(self.experiment.dtype == "float64"):
             step = jax.jit(partial(generate_step, program=self._program))
             carry, key = {}, jax.random.key(seed, impl="threefry2x32")

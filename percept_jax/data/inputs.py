@@ -1,4 +1,4 @@
-"""What is done to an image before a model sees it: decided once, at the start of a run, and kept with its weights."""
+"""What is done to an example before a model sees it: decided once, at the start of a run, and kept with its weights."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -90,44 +90,54 @@ class Input(NamedTuple):
 
 
 def image_size(experiment: Experiment, info: Info) -> int:
-    """Pixels a side: --image_size, else what the model was made for, else what the data set has; 0 for sequences.
+    """Pixels a side that a model sees: --image_size, else what it was made for, else what the data set has; 0 for sequences.
 
     Raises UsageError where all three are silent, or where a flag or the model does not suit what the data set has.
     """
-    model, wanted = experiment.model, models.wanted_image_size(experiment.model, experiment.knobs)
+    wanted = models.wanted_image_size(experiment.model, experiment.knobs)
+    _check_task(experiment, info)
+    if info.kind == "images":
+        _check_colours(experiment, info)
+        size = experiment.image_size or wanted or max(info.shape[:2])
+        if not size:
+            raise UsageError(f"{experiment.dataset} has images of several sizes: give the one to resize them to", "image_size")
+        return size
+    has = "points" if info.kind == "points" else "sequences"
+    for flag in ("image_size", "stored_size", *Augmentation._fields, "mixup"):
+        if getattr(experiment, flag):
+            raise UsageError(f"{experiment.dataset} has {has}, not images", flag)
+    if experiment.normalize in ("unit", "imagenet"):
+        raise UsageError(f"{has} do not go from 0 to 255; choose standard or none", "normalize")
+    if has == "sequences" and not models.takes_sequences(models.module_class(experiment.model)):
+        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has sequences; take lstm or gru", "model")
+    if has == "points" and wanted:
+        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has points; take linear or mlp", "model")
+    return int(has == "points")
+
+
+def _check_task(experiment: Experiment, info: Info) -> None:
+    """Raises UsageError where a flag asks for what the data set's targets or sequences are not."""
     if info.task.values != (experiment.loss == "squared_error"):
         what = "values; take squared_error" if info.task.values else "classes; squared_error is for values"
         raise UsageError(f"{experiment.dataset} has {what}", "loss")
-    if experiment.sequence_length != Experiment.sequence_length and info.kind != "text":
-        raise UsageError(f"{experiment.dataset} is no text", "sequence_length")
     if experiment.label_smoothing and info.task.values:
         raise UsageError(f"{experiment.dataset} has no labels", "label_smoothing")
-    if info.kind != "values":
-        for flag in ("ahead", "horizon"):
-            if getattr(experiment, flag):
-                raise UsageError(f"{experiment.dataset} has no series of values to forecast", flag)
-    if info.kind != "images":
-        has = "points" if info.kind == "points" else "sequences"
-        for flag in ("image_size", "stored_size", *Augmentation._fields, "mixup"):
-            if getattr(experiment, flag):
-                raise UsageError(f"{experiment.dataset} has {has}, not images", flag)
-        if experiment.normalize in ("unit", "imagenet"):
-            raise UsageError(f"{has} do not go from 0 to 255; choose standard or none", "normalize")
-        if has == "sequences" and not models.takes_sequences(models.module_class(model)):
-            raise UsageError(f"{model} takes images, {experiment.dataset} has sequences; take lstm or gru", "model")
-        if has == "points" and wanted:
-            raise UsageError(f"{model} takes images, {experiment.dataset} has points; take linear or mlp", "model")
-        return int(has == "points")
+    if experiment.sequence_length != Experiment.sequence_length and info.kind != "text":
+        raise UsageError(f"{experiment.dataset} is no text", "sequence_length")
+    for flag in ("ahead", "horizon"):
+        if getattr(experiment, flag) and info.kind != "values":
+            raise UsageError(f"{experiment.dataset} has no series of values to forecast", flag)
+
+
+def _check_colours(experiment: Experiment, info: Info) -> None:
+    """Raises UsageError where a flag changes colours that images do not have."""
     channels = info.shape[-1]
+    refused = {1: ("saturation", "pca_color"), 3: ()}.get(channels, ("contrast", "saturation"))
+    refused = [flag for flag in refused if getattr(experiment, flag)]
     if channels != 3 and experiment.normalize == "imagenet":
-        raise UsageError(f"{experiment.dataset} has {channels} channels, not red, green and blue", "normalize")
-    for flag in {1: ("saturation", "pca_color"), 3: ()}.get(channels, ("contrast", "saturation")):
-        if getattr(experiment, flag):
-            raise UsageError(f"{experiment.dataset} has {channels} channels, not red, green and blue", flag)
-    size = experiment.image_size or wanted or max(info.shape[:2])
-    if not size:
-        raise UsageError(f"{experiment.dataset} has images of several sizes: give the one to resize them to", "image_size")
-    return size
+        refused.append("normalize")
+    if refused:
+        raise UsageError(f"{experiment.dataset} has {channels} channels, not red, green and blue", refused[0])
 
 
 def stored_size(experiment: Experiment, size: int) -> int:
