@@ -66,7 +66,7 @@ def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> 
         steps = [len(example) if trained.every_step else None for example in examples]  # nothing is told of padding
         if task.values:
             for name, values, n in zip(names, trained.forecast(examples), steps, strict=True):
-                print(f"{name}  {values[:n].tolist()}")
+                print(f"{name}  {np.round(values[:n], 4).tolist()}")
                 rows.append({"sequence": name, "values": values[:n].tolist()})
         elif task.output_steps:
             for name, labels, n in zip(names, trained.predict(examples).labels, steps, strict=True):
