@@ -14,6 +14,6 @@ if __name__ == "__main__":
             "atis_tagger": 5,
             "mnist_rows_lstm": 5,
             "mnist_rows_gru": 5,
-            "shakespeare_lstm": 3,
+            "shakespeare_lstm": 2,
         }
     )
