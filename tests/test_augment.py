@@ -495,6 +495,7 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
     assert corners == {(i, j) for i in range(3) for j in range(3)}
 
 
+@pytest.mark.slow
 def test_a_crop_is_drawn_alike_in_float64_and_leaves_the_other_draws_alone(drawn):
     keys = some_keys(4000, seed=1)[:50]
     with_crop = draws(keys, ALL._replace(crop_area=0.3))

@@ -57,6 +57,7 @@ def test_a_run_starts_from_the_weights_of_another_or_of_its_exported_file(source
     assert runs[0].experiment.init_from.startswith(f"{source.path}#")
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_bit_for_bit(source, tmp_path):
     run = train(other(tmp_path, init_from=str(source.path), freeze="Conv_*,Dense_0", weight_decay=0.1, optimizer="adamw"))
     before, after = {**source.variables}, leaves(run.path)

@@ -66,7 +66,7 @@ def alone(digits16):
     # a ReLU or a maximum turns float32 rounding into large differences after some tens of steps, whatever one does
     [
         ("float64", False, 100, 1e-12, 2),
-        ("float64", False, 100, 1e-12, 8),
+        pytest.param("float64", False, 100, 1e-12, 8, marks=pytest.mark.slow),
         pytest.param("float32", True, 100, 1e-5, 8, marks=pytest.mark.slow),
         pytest.param("float64", False, 100, 1e-12, 4, marks=pytest.mark.slow),
         *(pytest.param("float32", True, 100, 1e-5, devices, marks=pytest.mark.slow) for devices in (2, 4)),
@@ -89,7 +89,8 @@ def test_an_augmentation_is_applied(digits):
     assert len({loss.tobytes() for loss in losses}) == 3
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_a_step_promotes_no_dtype_by_accident(digits16, devices):
     with jax.numpy_dtype_promotion("strict"):
         run([lenet()], digits16, devices, 1)

@@ -134,6 +134,7 @@ def test_the_best_step_is_chosen_on_validation_and_its_weights_are_tested(small)
     assert run.evaluate() == {"validation": run.result["validation"], "test": run.result["test"]}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_seed_another_run(small):
     runs = [train(dataclasses.replace(small, run_dir=f"{small.run_dir}{i}", seed=int(i == 2))) for i in range(3)]
     assert_same_bits(runs[0].path, runs[1].path)
