@@ -1,6 +1,5 @@
 """predict: what a trained model makes of images, points, sequences or a prompt, printed and returned for programs."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def _text(trained: api.Trained, words: Sequence[str], request: Request) -> list[
     rows = []
     for prompt in words:
         text = trained.generate(prompt, length, temperature, request.experiment.seed)
-        sys.stdout.write(f"{prompt}{text}\n")
+        print(prompt + text)
         rows.append({"prompt": prompt, "text": text})
     return rows
 

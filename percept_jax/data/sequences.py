@@ -68,8 +68,6 @@ def path_of(name: str, data_dir: Path) -> Path:
 def load(name: str, data_dir: Path, reading: Reading) -> Dataset:
     """All splits of a file, its index not chosen yet. Raises UsageError and DataError, naming the file and the array or place."""
     path, kind = path_of(name, data_dir), name.split(":")[0]
-    if kind != "npz" and (reading.ahead or reading.horizon):
-        raise UsageError(f"{kind}: has no series of values to forecast", "ahead" if reading.ahead else "horizon")
     try:
         parts, info = READERS[kind](path, reading)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
@@ -77,8 +75,9 @@ def load(name: str, data_dir: Path, reading: Reading) -> Dataset:
     for split, part in parts.items():
         if not (part.targets >= 0 if info.classes else ~np.isnan(part.targets)).any():
             raise DataError(f"{path}: {split} has no target")
-    columns = [_stack(arrays, fill) for arrays, fill in zip(zip(*parts.values(), strict=True), (0, -1, 0), strict=True)]
-    inputs, targets, lengths = columns
+    inputs, targets, lengths = (
+        _stack(arrays, fill) for arrays, fill in zip(zip(*parts.values(), strict=True), (0, -1, 0), strict=True)
+    )
     info = info._replace(
         shape=inputs.shape[1:], target_shape=targets.shape[1:], splits={s: len(p.inputs) for s, p in parts.items()}
     )
@@ -123,10 +122,8 @@ def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     if "train" not in names:
         raise ValueError(f"no x_train; it has {', '.join(arrays) or 'nothing'}")
     parts = {split: _npz_part(arrays, split, reading) for split in names}
-    if (
-        len({(p.inputs.shape[2:], p.targets.ndim, p.targets.shape[2:], p.inputs.dtype, p.targets.dtype) for p in parts.values()})
-        > 1
-    ):
+    kinds = {(p.inputs.dtype, p.inputs.shape[2:], p.targets.dtype, p.targets.ndim, p.targets.shape[2:]) for p in parts.values()}
+    if len(kinds) > 1:
         raise ValueError("arrays of the splits differ in more than examples and time")
     tokens = np.issubdtype(parts["train"].inputs.dtype, np.integer)
     words = tuple(map(str, range(1 + max(int(p.inputs.max()) for p in parts.values())))) if tokens else ()
@@ -135,7 +132,7 @@ def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
         count = 1 + max(int(p.targets.max()) for p in parts.values())
         if not count:
             raise ValueError("train has no target")
-        classes = tuple(map(str, arrays["classes"] if "classes" in arrays and not reading.ahead else range(count)))
+        classes = tuple(map(str, arrays.get("classes", range(count))))
         if len(classes) < count:
             raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
         if parts["train"].targets.ndim == 1:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -126,7 +127,7 @@ class Pack:
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
         rows = []
         for k in range(len(self.trials)):
-            row, new = initial.start(init_from, jax.tree.map(lambda x: x[k], drawn), self.program.task.num_classes)  # noqa: B023
+            row, new = initial.start(init_from, jax.tree.map(operator.itemgetter(k), drawn), self.program.task.num_classes)
             rows.append(row)
         loaded = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), self.devices)
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}

@@ -14,7 +14,7 @@ from jax import Array
 
 from percept_jax import models
 from percept_jax.experiment import HParams
-from percept_jax.training.batch import Batch, Data, evaluation_batch, middle, normalize, training_batch
+from percept_jax.training.batch import Data, evaluation_batch, middle, normalize, training_batch
 from percept_jax.training.optim import frozen
 from percept_jax.training.program import Program
 
@@ -94,7 +94,7 @@ def train_step(
 
     def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, heads, batch_stats = _forward(variables, batch, program, hparams.dropout_rate, dropout_key)
+        logits, heads, batch_stats = _forward(variables, batch.inputs, batch.lengths, program, hparams.dropout_rate, dropout_key)
         loss = _sum(program.objective.loss(logits, batch.targets), batch.real)
         extra = [program.module.auxiliary_weight * program.objective.loss(head, batch.targets).sum() for head in heads]
         return sum(extra, loss) / jnp.maximum(1, total).astype(loss.dtype), (loss, logits, batch_stats)
@@ -138,7 +138,7 @@ def eval_step(
     """
     filled, index = index < 0, jnp.maximum(index, 0)
     batch = evaluation_batch(index, data, program=program)
-    logits, _, _ = _forward(variables, batch, program)
+    logits, _, _ = _forward(variables, batch.inputs, batch.lengths, program)
     losses = program.objective.loss(logits, batch.targets)
     real = ~filled if batch.real is None else batch.real & ~filled[:, None]
     zero = jnp.int32(0)
@@ -171,8 +171,7 @@ def predict_step(
     variables: Mapping[str, Any], inputs: Array, lengths: Array | None, mean: Array, scale: Array, *, program: Program
 ) -> tuple[Array, Array]:
     """Logits and probabilities `[batch, (steps,) classes]` of inputs as in `Dataset`; of values, the outputs twice."""
-    batch = Batch(normalize(middle(inputs, program), mean, scale, program), jnp.zeros(0), lengths)
-    logits, _, _ = _forward(variables, batch, program)
+    logits, _, _ = _forward(variables, normalize(middle(inputs, program), mean, scale, program), lengths, program)
     return logits, logits if program.task.values else program.objective.probabilities(logits)
 
 
@@ -196,17 +195,22 @@ def _keys(hparams: HParams) -> Array:
 
 
 def _forward(
-    variables: Mapping[str, Any], batch: Batch, program: Program, dropout_rate: Any = None, dropout_key: Any = None
+    variables: Mapping[str, Any],
+    inputs: Array,
+    lengths: Array | None,
+    program: Program,
+    dropout_rate: Any = None,
+    dropout_key: Any = None,
 ) -> tuple[Array, list[Array], Any]:
     """Logits and those of auxiliary heads, float32 or wider, and the new running statistics; trains where there is a key."""
-    options = {} if batch.lengths is None else {"lengths": batch.lengths}
+    options = {} if lengths is None else {"lengths": lengths}
     cast = {**variables, "params": jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])}
     if dropout_key is None:
-        return program.module.apply(cast, batch.inputs, train=False, **options).astype(program.wide), [], {}
+        return program.module.apply(cast, inputs, train=False, **options).astype(program.wide), [], {}
     if models.has_dropout(program.module):
         options["dropout_rate"] = dropout_rate
     logits, updated = program.module.apply(
-        cast, batch.inputs, train=True, rngs={"dropout": dropout_key}, mutable=["batch_stats", "auxiliary"], **options
+        cast, inputs, train=True, rngs={"dropout": dropout_key}, mutable=["batch_stats", "auxiliary"], **options
     )
     heads = [head.astype(program.wide) for head in jax.tree.leaves(updated.get("auxiliary", {}))]
     return logits.astype(program.wide), heads, updated.get("batch_stats", {})

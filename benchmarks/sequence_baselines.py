@@ -1,0 +1,42 @@
+"""What little is needed of a model: a table of each word's commonest tag (ATIS), and forecasts by regression (ItalyPowerDemand).
+
+./launch.sh bench sequence_baselines
+"""
+
+import json
+from collections import Counter, defaultdict
+
+import numpy as np
+from sklearn.linear_model import Ridge
+
+from percept_jax.data import sequences
+from percept_jax.training.run_dir import data_path
+
+
+def tags() -> float:
+    """Share of the test words that the commonest tag of the word in training has right; of a new word, the commonest of all."""
+    content = json.loads(sequences.path_of("tagged:atis_upos.json", data_path("")).read_text())
+    seen: defaultdict[str, Counter] = defaultdict(Counter)
+    for word, tag in (pair for sentence in content["train"] for pair in sentence):
+        seen[word][tag] += 1
+    any_word = sum(seen.values(), Counter()).most_common(1)[0][0]
+    pairs = [pair for sentence in content["test"] for pair in sentence]
+    return float(np.mean([(seen[word].most_common(1)[0][0] if word in seen else any_word) == tag for word, tag in pairs]))
+
+
+def forecasts() -> dict[str, float]:
+    """Test RMSE by method: the last 8 hours of a day told from the 16 before them."""
+    dataset = sequences.load("npz:ItalyPowerDemand.npz", data_path(""), sequences.Reading(horizon=8))
+    train = dataset.info.splits["train"]
+    x, y = dataset.inputs[..., 0], dataset.targets[..., 0]
+    told = {"the mean day": np.broadcast_to(y[:train].mean(0), y[train:].shape), "the last hour read": x[train:, -1:]}
+    for strength in (1e-9, 1.0):
+        told[f"ridge regression, penalty {strength:g}"] = Ridge(strength).fit(x[:train], y[:train]).predict(x[train:])
+    return {name: float(np.sqrt(np.mean((values - y[train:]) ** 2))) for name, values in told.items()}
+
+
+if __name__ == "__main__":
+    print("| baseline | test |\n|---|---|")
+    print(f"| ATIS, each word's commonest tag: accuracy | {tags():.4f} |")
+    for method, rmse in forecasts().items():
+        print(f"| ItalyPowerDemand, {method}: RMSE | {rmse:.4f} |")
