@@ -10,6 +10,7 @@ BEGAN = time.time()  # before the imports, which are most of the start
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a state to save, Ctrl-C just ends the process
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -25,7 +26,9 @@ from percept_jax.checks import check_type, is_union, said, unknown
 from percept_jax.errors import PerceptError, UsageError, first_line
 from percept_jax.experiment import DEFAULTS, TYPES, Experiment
 from percept_jax.flagfile import COMMAND_LINE, Setting, expand
-from percept_jax.request import Request
+from percept_jax.request import Request, SweepRequest
+from percept_jax.sweeps import spec
+from percept_jax.sweeps.parse import understand
 
 # What is asked of a command, and is no part of an experiment: name -> (default, help).
 OPTIONS: dict[str, tuple[Any, str]] = {
@@ -35,10 +38,15 @@ OPTIONS: dict[str, tuple[Any, str]] = {
     "top_k": (3, "predict: classes shown for each image"),
     "length": (300, "predict: characters that a language model goes on for"),
     "temperature": (1.0, "predict: below 1 the likelier characters are drawn more often, at 0 always the likeliest"),
-    "to": ("", "export: the file to write, FILE.safetensors"),
+    "to": ("", "export: the file to write, FILE.safetensors; compare: the folder for the table"),
     "from": ("", "prepare: the folder with the files as their authors distribute them; empty: download them"),
     "file_format": ("array_record", "prepare: array_record for tfds.data_source, or tfrecord for tfds.load"),
     "boundary": (False, "plot: the decision boundary of a model of points"),
+    "sweep": (False, "run what the command line says as a sweep: values in braces, as in a .sweep file"),
+    **{name: ("", f"sweep: {text}") for name, text in spec.FLAGS.items()},
+    "pack": ("auto", "sweep: trials stepped together: auto, as measured; off, each as it would be alone; or a number a device"),
+    "workers": (1, "sweep: processes on this machine that share it, one a device or each with its share of the cores"),
+    "shard": ("", "sweep: do one part of n, i/n counted from 0, in an array job whose tasks share a file system"),
     "augmentations": (False, "plot: what the augmentation of a flag file does to training images"),
 }
 
@@ -55,26 +63,35 @@ class _Numbers(flags.ArgumentParser):
         return tuple(map(self._kind, argument.split(","))) if argument else ()
 
 
-def parse(args: Sequence[str]) -> Request:
+def parse(args: Sequence[str]) -> Request | SweepRequest:
     """Understands a command line. Raises UsageError, with the place of the fault."""
     booleans = {n for n, (default, _) in OPTIONS.items() if default is False} | {n for n, t in TYPES.items() if t is bool}
     booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
     words, settings = expand(["--help" if arg == "-h" else arg for arg in args], booleans | {"no" + name for name in booleans})
+    file = next((arg for arg in args if arg.endswith((".flags", ".sweep")) and not arg.startswith("-")), "")
+    if file.endswith(".sweep") and words != [file]:
+        raise UsageError(f"usage: {file} [--flag=value ...]", where=COMMAND_LINE)
+    if file.endswith(".sweep") or any(setting.name == "sweep" for setting in settings):
+        return understand(words, settings, file, _understand, OPTIONS)
+    experiment, options, origins = _understand(settings)
+    return Request(words, experiment, options, origins, file, _name(file))
+
+
+def _understand(settings: Sequence[Setting]) -> tuple[Experiment, dict[str, Any], dict[str, str]]:
+    """The experiment and the options that settings describe, the last of a flag counting, and where each was given."""
     model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
     with _located({"model": model.origin}):
         own = models.knobs(model.text) if model.text else _needs_value("model")
-    hints = TYPES | {k.name: k.type for k in own} | {n: type(default) for n, (default, _) in OPTIONS.items()}
-    declared, values, origins = _declare(hints), {}, {}
+    values, origins = {}, {}
     for setting in settings:
-        name, value = _value(setting, declared, hints, model.text)
+        name, value = _value(setting, model.text)
         values[name], origins[name] = value, setting.origin
         other = {"epochs": "steps", "steps": "epochs"}.get(name)  # the one said last takes the other's place
         if other and value:
             values.pop(other, None), origins.pop(other, None)
     knobs = {k.name: values.pop(k.name) for k in own if k.name in values}
     options = {name: values.pop(name, default) for name, (default, _) in OPTIONS.items()}
-    file = next((arg for arg in args if arg.endswith(".flags") and not arg.startswith("-")), "")
-    return Request(words, Experiment(**values, knobs=knobs), options, origins, file, _name(file))
+    return Experiment(**values, knobs=knobs), options, origins
 
 
 def _name(file: str) -> str:
@@ -100,8 +117,17 @@ def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
     return declared
 
 
-def _value(setting: Setting, declared: flags.FlagValues, hints: dict[str, Any], model: str) -> tuple[str, Any]:
+@functools.cache
+def _known(model: str, module: Any) -> tuple[dict[str, Any], flags.FlagValues]:
+    """The type of every flag that goes with a model, and the flags; `module` is what its name means now."""
+    knobs = {k.name: k.type for k in models.knobs(model)}
+    hints = TYPES | knobs | {name: type(default) for name, (default, _) in OPTIONS.items()}
+    return hints, _declare(hints)
+
+
+def _value(setting: Setting, model: str) -> tuple[str, Any]:
     """The flag's name (without a leading "no") and its value, parsed by absl and checked against its type."""
+    hints, declared = _known(model, models.MODELS[model])
     token = f"--{setting.name}" + ("" if setting.text is None else f"={setting.text}")
     name = setting.name
     if name not in hints and name.startswith("no") and hints.get(name[2:]) is bool:
@@ -138,10 +164,14 @@ def _located(origins: Mapping[str, str], elsewhere: str = "") -> Iterator[None]:
         raise
 
 
-def run(request: Request) -> dict[str, Any]:
+def run(request: Request | SweepRequest) -> dict[str, Any]:
     """Does what was asked, printing for a person; what it found, for programs."""
     from percept_jax import commands, describe
 
+    if isinstance(request, SweepRequest):
+        if request.options["help"]:
+            return describe.show_help(None, OPTIONS)
+        return commands.sweep(request, _signals())
     command, *rest = request.words or [""]
     if request.options["help"]:
         return describe.show_help(request.experiment.model if "model" in request.origins else None, OPTIONS)
@@ -164,6 +194,11 @@ def run(request: Request) -> dict[str, Any]:
 def _train(request: Request) -> dict[str, Any]:
     from percept_jax import commands
 
+    return commands.train(request.experiment, request.name, _signals(), BEGAN)
+
+
+def _signals() -> Callable[[], int | None]:
+    """What tells the number of the signal that has asked to stop, once one has."""
     came: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
@@ -172,7 +207,7 @@ def _train(request: Request) -> dict[str, Any]:
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    return commands.train(request.experiment, request.name, lambda: came[0] if came else None, BEGAN)
+    return lambda: came[0] if came else None
 
 
 def main(args: Sequence[str]) -> int:

@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from percept_jax.data import arrays, inputs, sources
-from percept_jax.data.dataset import Dataset, Info
+from percept_jax.data import arrays, sources
 from percept_jax.data.inputs import Input
-from percept_jax.data.sequences import Reading
 from percept_jax.errors import DataError, UsageError
-from percept_jax.experiment import KNOBS, Experiment, stack_hparams
+from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
-from percept_jax.training import checkpoint, evaluation, initial, loop, parallel
-from percept_jax.training.optim import check_patterns
-from percept_jax.training.pack import Trial
+from percept_jax.ready import check, default_name, describe_data, load_data, located, select
+from percept_jax.training import checkpoint, evaluation, loop, parallel
 from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, read_json, refuse_strangers, run_path
-from percept_jax.training.step import generate_step, init_state, predict_step
+from percept_jax.training.step import generate_step, predict_step
+from percept_jax.training.trial import Trial
 
 
 class Prediction(NamedTuple):
@@ -196,26 +194,15 @@ def run(
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
     experiment.validate()
-    folder = data_path(experiment.data_dir)
-    experiment = located(experiment, folder)
+    experiment = located(experiment, data_path(experiment.data_dir))
     path = run_path(experiment, name or default_name(experiment))
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:
-        info = describe_data(experiment, folder) if data is None else _select(experiment, arrays.describe(*data))
-        loop.choose_devices(experiment, info)
-        size = inputs.image_size(experiment, info)
-        shape = inputs.model_shape(experiment, info, size)
-        inputs.stored_size(experiment, size)
-        if experiment.fresh or not checkpoint.steps(path / "checkpoints"):
-            check_weights(experiment, info, shape)
-        experiment.total_steps(len(info.index["train"]))
-        if data is None:
-            if not sources.is_prepared(experiment.dataset, folder):
-                report.note(f"preparing {experiment.dataset} in {folder}")
-            dataset = load_data(experiment, folder, info, inputs.stored_size(experiment, size))
-        else:
-            dataset = arrays.load(info, *data, inputs.stored_size(experiment, size))
+        begun = not experiment.fresh and bool(checkpoint.steps(path / "checkpoints"))
+        found = check(experiment, data and select(experiment, arrays.describe(*data)), begun)
+        loop.choose_devices(experiment, found.info)
+        dataset = found.load(report.note) if data is None else arrays.load(found.info, *data, found.stored_size)
         run_dir = RunDir(path, experiment)
         try:
             if not (path / "result.json").exists():  # unless another process has finished it meanwhile
@@ -226,48 +213,6 @@ def run(
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
     return path
-
-
-def located(experiment: Experiment, folder: Path) -> Experiment:
-    """The experiment with the paths in it made absolute: a run means the same data and weights wherever it goes on."""
-    start = initial.located(experiment.init_from) if experiment.init_from else ""
-    return dataclasses.replace(experiment, dataset=sources.located(experiment.dataset, folder), init_from=start)
-
-
-def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) -> None:
-    """Raises UsageError where --init_from does not fit the model, or where --freeze or --lr_scale name no parameter of it."""
-    if not (experiment.init_from or experiment.freeze or experiment.lr_scale):
-        return
-    program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info.task)
-    hparams = jax.tree.map(lambda column: column[0], stack_hparams([experiment], 1))
-    with jax.enable_x64(experiment.dtype == "float64"):
-        state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
-    check_patterns(state.params, experiment.freeze, experiment.lr_scale)
-    if experiment.init_from:
-        initial.start(experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, info.task.num_classes)
-
-
-def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False) -> Info:
-    """An experiment's data set, with the examples to train, validate and test on. Errors are those of `sources.describe`."""
-    return _select(experiment, sources.describe(experiment.dataset, folder, absent_too, _reading(experiment)))
-
-
-def load_data(experiment: Experiment, folder: Path, info: Info, image_size: int) -> Dataset:
-    """The examples of an experiment's data set. Errors are those of `sources.load`."""
-    return sources.load(experiment.dataset, folder, info, image_size, _reading(experiment))
-
-
-def _reading(experiment: Experiment) -> Reading:
-    return Reading(*(getattr(experiment, name) for name in Reading._fields))
-
-
-def _select(experiment: Experiment, info: Info) -> Info:
-    return info.select(experiment.train_split, experiment.validation_split, experiment.test_split)
-
-
-def default_name(experiment: Experiment) -> str:
-    """The folder under runs/ of an experiment that no flag file names."""
-    return f"{sources.short_name(experiment.dataset)}_{experiment.model}"
 
 
 def load(run_dir: str | Path) -> Trained:

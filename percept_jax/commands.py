@@ -1,5 +1,6 @@
 """What the command line can be asked to do. Each command prints for a person, and returns the same for programs."""
 
+import hashlib
 import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
-from percept_jax.request import Request
+from percept_jax.request import Request, SweepRequest
 from percept_jax.training.evaluation import headline
 from percept_jax.training.run_dir import ROOT, data_path, read_json
 
@@ -39,6 +40,32 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     print(f"at step {result['best_step']}, the best on validation ({name.replace('_', ' ')} {validation[name]:.4f})")
     print(path)
     return {"run_dir": str(path), **result}
+
+
+def sweep(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
+    """Runs, resumes, or tells what came of a sweep."""
+    from percept_jax.sweeps import crew, sweep
+
+    if request.options["workers"] > 1:
+        jax.config.update("jax_platforms", "cpu")  # the devices are for the workers
+    use_compilation_cache()
+    if not crew.is_worker() and (warning := idle_accelerator()):
+        print(warning)
+    return sweep.run(request, interrupted)
+
+
+def compare(request: Request) -> dict[str, Any]:
+    """compare SWEEP_OR_RUN_DIR...: arms side by side, paired by seed; tables and report.html."""
+    from percept_jax.sweeps import compare, sweep
+
+    if not request.words:
+        raise UsageError("usage: compare SWEEP_OR_RUN_DIR... [--baseline=ARM] [--metric=test/accuracy] [--to=DIR]")
+    paths, options = [Path(word).expanduser() for word in request.words], request.options
+    loaded = compare.load(paths, options["metric"], options["baseline"])
+    alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
+    digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
+    folder = Path(options["to"]).expanduser() if options["to"] else paths[0] if alone else ROOT / "runs" / f"compare-{digest}"
+    return sweep.show(loaded, folder)
 
 
 def evaluate(request: Request) -> dict[str, Any]:
@@ -131,6 +158,7 @@ def plot(request: Request) -> dict[str, Any]:
 
 
 COMMANDS = {
+    "compare": compare,
     "list": list_all,
     "prepare": prepare,
     "evaluate": evaluate,
@@ -141,6 +169,7 @@ COMMANDS = {
 
 # Flags that a command listens to, beside --json.
 _FLAGS = {
+    "compare": {"metric", "baseline", "to"},
     "list": {"data_dir"},
     "prepare": {"data_dir", "from", "file_format"},
     "evaluate": {"data_dir"},

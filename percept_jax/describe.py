@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from percept_jax import api, models
+from percept_jax import models, ready
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Info
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
@@ -53,19 +53,19 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
     experiment.validate()
     folder = data_path(experiment.data_dir)
-    experiment = api.located(experiment, folder)
-    info = api.describe_data(experiment, folder, absent_too=True)
+    experiment = ready.located(experiment, folder)
+    info = ready.describe_data(experiment, folder, absent_too=True)
     devices = loop.choose_devices(experiment, info)
     size = inputs.image_size(experiment, info)
     shape = inputs.model_shape(experiment, info, size)
     table = _flags(experiment, origins)
-    api.check_weights(experiment, info, shape)
+    ready.check_weights(experiment, info, shape)
     stored = inputs.stored_size(experiment, size)
     with jax.enable_x64(experiment.dtype == "float64"):
         found = _program(experiment, info, shape, (stored, stored, shape[-1]) if info.kind == "images" else shape, len(devices))
     examples = len(info.index["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
-    path = str(run_path(experiment, name or api.default_name(experiment)))
+    path = str(run_path(experiment, name or ready.default_name(experiment)))
     print(f"parameters     {found['parameters']:,}")
     print(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
     print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
@@ -96,11 +96,9 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     index = jax.ShapeDtypeStruct((1, experiment.batch(len(info.index["train"])) // devices), jnp.int32)
     data = _abstract_data(info, stored, hparams.learning_rate.dtype)
     step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
-    memory = step.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "memory_bytes": used,
+        "memory_bytes": parallel.memory_bytes(step),
         "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],  # a scan counts once
     }
 

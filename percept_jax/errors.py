@@ -40,9 +40,9 @@ class DataError(PerceptError):
 class Interrupted(PerceptError):
     """A signal asked a run to stop; its state is saved, and the same command goes on."""
 
-    def __init__(self, signal: int, step: int, fresh: bool = False):
+    def __init__(self, signal: int, at: str = "", fresh: bool = False):
         command = "the same command" + (" without --fresh" if fresh else "")
-        super().__init__(f"interrupted at step {step}; the state is saved, {command} goes on from there")
+        super().__init__(f"interrupted{at}; the state is saved, {command} goes on from there")
         self.exit_code = 128 + signal
 
 

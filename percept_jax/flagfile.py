@@ -22,6 +22,14 @@ class Setting(NamedTuple):
     origin: str
 
 
+class Section(NamedTuple):
+    """The settings below a `[name]` of a sweep file, which stands at `origin`; the first section has no name and no header."""
+
+    name: str
+    origin: str
+    settings: list[Setting]
+
+
 def expand(args: Sequence[str], booleans: Set[str]) -> tuple[list[str], list[Setting]]:
     """Arguments of a command to its positional ones, and its settings in order, flag files replaced by what they say.
 
@@ -51,6 +59,34 @@ def expand(args: Sequence[str], booleans: Set[str]) -> tuple[list[str], list[Set
         setting = Setting(name, text if equals else None, COMMAND_LINE)
         settings += _include(setting, Path(), ()) if name == "flagfile" else [setting]
     return positional, settings
+
+
+def read_sweep(path: Path) -> list[Section]:
+    """The sections of a sweep file: what stands above the first `[name]`, if only nothing, then the named ones.
+
+    Its lines are those of a flag file and `[name]`; a comment may also be indented, or end a line. The flag files that it names
+    keep their own rules.
+
+    Raises:
+        UsageError: a file cannot be read, includes itself, or has a line that is neither a setting nor a header.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{path}: {said}", where=COMMAND_LINE) from error
+    sections = [Section("", str(path), [])]
+    for number, line in enumerate(lines, 1):
+        origin = f"{path}:{number}"
+        if header := re.fullmatch(r"\[([^\[\]]*)\]\s*(\s(#|//).*)?", line):
+            if not header[1].strip():
+                raise UsageError("an arm needs a name: [name]", where=origin)
+            sections.append(Section(header[1].strip(), origin, []))
+        elif line.strip() and not line.lstrip().startswith(("#", "//")):
+            setting = _parse(re.sub(r"\s+(#|//).*", "", line).rstrip(), origin)
+            included = setting.name == "flagfile"
+            sections[-1].settings.extend(_include(setting, path.parent, (path.resolve(),)) if included else [setting])
+    return sections
 
 
 def _include(setting: Setting, folder: Path, outer: tuple[Path, ...]) -> Iterator[Setting]:

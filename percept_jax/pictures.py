@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from percept_jax import api, plots
+from percept_jax import api, plots, ready
 from percept_jax.data import inputs, sources
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.teaching import TEACHING
@@ -48,7 +48,7 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     )
     experiment.validate()
     path = (
-        run_path(dataclasses.replace(experiment, run_dir=""), name or api.default_name(experiment)).parent / "augmentations.png"
+        run_path(dataclasses.replace(experiment, run_dir=""), name or ready.default_name(experiment)).parent / "augmentations.png"
     )
     dataset = _dataset(experiment, experiment.data_dir)
     if dataset.info.kind != "images":
@@ -69,5 +69,5 @@ def augmentations(experiment: Experiment, name: str) -> Path:
 
 def _dataset(experiment: Experiment, data_dir: str) -> Dataset:
     folder = data_path(data_dir)
-    info = api.describe_data(experiment, folder)
-    return api.load_data(experiment, folder, info, inputs.stored_size(experiment, inputs.image_size(experiment, info)))
+    info = ready.describe_data(experiment, folder)
+    return ready.load_data(experiment, folder, info, inputs.stored_size(experiment, inputs.image_size(experiment, info)))

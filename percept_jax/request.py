@@ -1,8 +1,11 @@
 """What a command line asks for, once it has been understood."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from percept_jax.experiment import Experiment
+from percept_jax.sweeps.plan import Setup
+from percept_jax.sweeps.spec import Spec
 
 
 class Request(NamedTuple):
@@ -23,3 +26,23 @@ class Request(NamedTuple):
     origins: dict[str, str]
     file: str
     name: str
+
+
+class SweepRequest(NamedTuple):
+    """A command line that asks for a sweep, once it has been understood.
+
+    Attributes:
+        spec: what its file says.
+        setups: the arms of it as experiments, not yet validated.
+        options: as in Request.
+        file: the sweep file, or the flag file of a sweep that the command line describes.
+        name: of the sweep: the file's stem, and what tells it from others of the file.
+        text: the file as given, with what the command line adds.
+    """
+
+    spec: Spec
+    setups: Sequence[Setup]
+    options: dict[str, Any]
+    file: str
+    name: str
+    text: str

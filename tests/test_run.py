@@ -23,9 +23,9 @@ from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
 from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
 from percept_jax.training.loop import train_pack
-from percept_jax.training.pack import Trial
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, flag_lines, identity
+from percept_jax.training.trial import Trial
 
 TIMINGS = {"examples_per_second"}
 

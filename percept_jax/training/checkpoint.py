@@ -79,10 +79,10 @@ class Saver:
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future | None = None
 
-    def save(self, step: int, trials: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
-        """Starts to write (directory, arrays, header) of each trial. Raises what the last save raised."""
+    def save(self, files: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
+        """Starts to write (path, arrays, header) of each, in this order. Raises what the last save raised."""
         self.wait()
-        self._pending = self._thread.submit(_write, step, trials)
+        self._pending = self._thread.submit(_write, files)
 
     def wait(self) -> None:
         """Returns when the last save is on the disk. Raises StorageError where it failed."""
@@ -98,12 +98,12 @@ class Saver:
             self._thread.shutdown()
 
 
-def _write(step: int, trials: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
-    for directory, arrays, header in trials:
-        files.write_arrays(path_of(directory, step), arrays, header)
-    for directory, _, _ in trials:
-        for old in steps(directory)[:-KEEP]:
-            path_of(directory, old).unlink(missing_ok=True)
+def _write(rows: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
+    for path, arrays, header in rows:
+        files.write_arrays(path, arrays, header)
+    for path, _, _ in rows:
+        for old in steps(path.parent)[:-KEEP]:
+            path_of(path.parent, old).unlink(missing_ok=True)
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -71,6 +71,14 @@ def metrics(sums: EvalSums, trial: int, task: Task) -> dict[str, Any]:
     return found | {"examples": examples}
 
 
+def metric_names(task: Task) -> list[str]:
+    """What `metrics` tells of a split beside counts."""
+    if task.values:
+        return ["loss", "rmse"]
+    extra = ["bits_per_character"] if task.generates else ["sequence_accuracy"] if task.output_steps else []
+    return ["loss", "accuracy", "top5_accuracy", *extra]
+
+
 def rank(numbers: Mapping[str, Any]) -> tuple[float, ...]:
     """How good a validation was: by accuracy, then by loss; a language model and a forecast by loss alone."""
     loss = -numbers["loss"]

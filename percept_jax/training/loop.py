@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,8 +11,11 @@ import jax
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.errors import Interrupted, UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.training.pack import Pack, Trial
+from percept_jax.training import parallel
+from percept_jax.training.pack import Pack
+from percept_jax.training.parallel import Functions
 from percept_jax.training.progress import Reporter
+from percept_jax.training.trial import Trial
 
 
 def train_pack(
@@ -20,25 +24,36 @@ def train_pack(
     report: Reporter,
     interrupted: Callable[[], int | None] = lambda: None,
     began: float | None = None,
+    *,
+    functions: Functions | None = None,
+    folder: Path | None = None,
+    pictures: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains trials that differ in traced values only, or finishes what was begun of them; their results.
 
     Args:
-        trials: experiments with the run directories that they hold.
+        trials: experiments with the run directories that they hold; without one, an experiment fills the pack up.
         dataset: already resized to what the model wants.
         report: what tells a person how it goes.
         interrupted: the number of a signal that asks to stop, once one has come.
         began: `time.time()` at which the command was given.
+        functions: of their program, for so many trials, to compile once for many packs.
+        folder: where one file holds the checkpoint of them all, until they are finished; None: each has its own.
+        pictures: whether they are drawn.
 
     Raises:
         Interrupted: when `interrupted` says so; all is saved.
         ValueError: the trials cannot share a program.
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
-    if len({_shared(trial.experiment, dataset.info) for trial in trials}) > 1:
+    first, info = trials[0].experiment, dataset.info
+    if len({shared(trial.experiment, info) for trial in trials}) > 1:
         raise ValueError("trials of a pack differ in more than traced values and length")
-    with jax.enable_x64(trials[0].experiment.dtype == "float64"):
-        pack = Pack(trials, dataset, choose_devices(trials[0].experiment, dataset.info), report, began or time.time())
+    with jax.enable_x64(first.dtype == "float64"):
+        if functions is None:
+            devices = choose_devices(first, info)
+            functions = parallel.functions(first, info.task, dataset.inputs.shape[1:], devices, len(trials))
+        pack = Pack(trials, dataset, functions, report, began or time.time(), folder, pictures)
         try:
             pack.start()
             while not pack.over:
@@ -49,21 +64,22 @@ def train_pack(
                 if pack.over or signal or pack.step % pack.checkpoint_every == 0:
                     pack.save()
                 if signal and not pack.over:
-                    pack.saver.wait()
-                    raise Interrupted(signal, pack.step, trials[0].experiment.fresh)
+                    pack.wait()
+                    raise Interrupted(signal, f" at step {pack.step}", first.fresh)
             return pack.finish()
         finally:
-            pack.saver.close()
+            pack.close()
             report.close()
 
 
-def _shared(experiment: Experiment, info: Info) -> str:
+def shared(experiment: Experiment, info: Info) -> str:
+    """What the trials of a program have in common: every static value, and the steps."""
     static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
     return repr((static, experiment.total_steps(len(info.index["train"]))))
 
 
-def choose_devices(experiment: Experiment, info: Info) -> list[jax.Device]:
-    """The devices of a run. Raises UsageError where there are fewer than asked for, or the batch cannot be split over them."""
+def choose_devices(experiment: Experiment, info: Info, split: bool = True) -> list[jax.Device]:
+    """The devices of a run. Raises UsageError where there are fewer than asked for, or a batch to `split` has no equal parts."""
     try:
         devices = jax.local_devices()
     except Exception as error:  # JAX raises several kinds
@@ -73,7 +89,7 @@ def choose_devices(experiment: Experiment, info: Info) -> list[jax.Device]:
         raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]
     batch = experiment.batch(len(info.index["train"]))
-    if batch % len(devices):
+    if split and batch % len(devices):
         message = f"{batch} examples cannot be split evenly over {len(devices)} devices (see --devices)"
         raise UsageError(message, "batch_size")
     return devices

@@ -1,13 +1,13 @@
 """A pack on its way: state on the devices, progress on the host, and the phases that the loop goes through."""
 
 import collections
-import contextlib
 import dataclasses
 import math
 import operator
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,67 +19,32 @@ from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
 from percept_jax.errors import StorageError, first_line
-from percept_jax.experiment import Experiment, stack_hparams
+from percept_jax.experiment import stack_hparams
 from percept_jax.training import checkpoint, evaluation, initial, parallel
-from percept_jax.training.program import make_program
+from percept_jax.training.keeper import Keeper
+from percept_jax.training.parallel import Functions
 from percept_jax.training.progress import Reporter
-from percept_jax.training.run_dir import RunDir
 from percept_jax.training.step import EvalSums
+from percept_jax.training.trial import Progress, Stopwatch, Trial
 
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
-
-
-class Trial(NamedTuple):
-    """One training run: what is run, and where its results go."""
-
-    experiment: Experiment
-    run_dir: RunDir
-
-
-@dataclasses.dataclass
-class Progress:
-    """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
-
-    Attributes:
-        loss, correct, positions, examples: sums over the training examples since the last line of metrics.
-        best: metrics of the best validation, among equals the first.
-        diverged_at: the first step whose loss was not finite.
-        stopped_at: the step at which --stop_after ended it.
-    """
-
-    loss: float = 0.0
-    correct: int = 0
-    positions: int = 0
-    examples: int = 0
-    best: dict[str, Any] | None = None
-    diverged_at: int | None = None
-    stopped_at: int | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether what its state comes to does not matter any more."""
-        return self.diverged_at is not None or self.stopped_at is not None
-
-
-class Stopwatch(collections.Counter):
-    """Seconds by phase."""
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Adds what the block takes to `phase`."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self[phase] += time.monotonic() - began
 
 
 class Pack:
     """Trials on their way: the state `[K, ...]` on the devices, their progress on the host, and the programs between."""
 
-    def __init__(self, trials: Sequence[Trial], dataset: Dataset, devices: Sequence[jax.Device], report: Reporter, began: float):
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        dataset: Dataset,
+        functions: Functions,
+        report: Reporter,
+        began: float,
+        folder: Path | None = None,
+        pictures: bool = True,
+    ):
         first = trials[0].experiment
-        self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, devices, report, began
+        self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, functions.devices, report, began
         self.input = inputs.describe(first.normalize, dataset)
         self.train_index = dataset.info.index["train"]
         self.batch = first.batch(len(self.train_index))
@@ -88,39 +53,47 @@ class Pack:
         self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
         self.checkpoint_every = first.checkpoint_every or self.eval_every
         self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
-        self.program = make_program(first, dataset.info.task, parallel.axis_name(self.devices))
-        self._train = parallel.compile_train(self.program, self.devices, len(trials))
-        self._evaluate = parallel.compile_eval(self.program, self.devices, len(trials))
-        self._eval_batch = evaluation.batch_size(dataset, len(self.devices))
+        self.program, self._functions, self._pictures = functions.program, functions, pictures
+        self._eval_batch = evaluation.batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
-        self.saver = checkpoint.Saver()
+        self._keeper = Keeper(trials, folder)
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
         self._in_flight: collections.deque = collections.deque()
+        self._stopped: dict[int, dict[str, np.ndarray]] = {}  # what a checkpoint holds of trials that --stop_after has ended
 
     @property
     def over(self) -> bool:
         """Whether the last step is done, or no trial is left to train."""
-        return self.step == self.steps or all(progress.ended for progress in self.progress)
+        return self.step == self.steps or all(progress.ended for _, _, progress in self._live())
+
+    def _live(self) -> Iterator[tuple[int, Trial, Progress]]:
+        """The trials that do more than fill the pack up, with their places in it."""
+        for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+            if trial.run_dir:
+                yield k, trial, progress
 
     def start(self) -> None:
         """Data and state on the devices: the state of the newest checkpoint, or else of step 0."""
         hparams = stack_hparams([t.experiment for t in self.trials], self.steps)
-        init = parallel.compile_init(self.program, len(self.trials), self.dataset.inputs.shape[1:])
         with self.clock("compile"):
-            self.state = parallel.place(init(hparams), self.devices)
+            self.state = self._place(self._functions.init(hparams))
             everyone = np.ones(len(self.trials), bool)
             self.best = _keep(everyone, self.state.variables, self.state.variables)  # a copy: a step uses up its state
         self.step, self.progress = 0, [Progress() for _ in self.trials]
         if not self._restore() and self.trials[0].experiment.init_from:
             self._begin_from(self.trials[0].experiment.init_from)
-        self.hparams = parallel.place(hparams, self.devices)
+        self.hparams = self._place(hparams)
         self.data = parallel.place(evaluation.device_data(self.dataset, self.input, hparams.learning_rate.dtype), self.devices)
         with self.clock("compile"):  # on no examples
-            evaluation.evaluate(self._evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
-        for trial in self.trials:
-            trial.run_dir.begin(self.step, [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices])
+            evaluation.evaluate(self._functions.evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
+        names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
+        for _, trial, _ in self._live():
+            trial.run_dir.begin(self.step, names, len(self.trials))
         self.report.start(self.step, self.steps)
         self._compiled = False
+
+    def _place(self, tree: Any) -> Any:
+        return parallel.place(tree, self.devices, len(self.trials))
 
     def _begin_from(self, init_from: str) -> None:
         """Takes the place of the initial weights; what is drawn for a new head stays."""
@@ -129,32 +102,37 @@ class Pack:
         for k in range(len(self.trials)):
             row, new = initial.start(init_from, jax.tree.map(operator.itemgetter(k), drawn), self.program.task.num_classes)
             rows.append(row)
-        loaded = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows), self.devices)
+        loaded = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows))
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
         self.state = self.state._replace(**loaded, average=average)
         self.best = jax.tree.map(jnp.copy, loaded)
         self.report.note(f"weights of {init_from}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _restore(self) -> bool:
-        """Goes on from the newest step of which every trial has a checkpoint, if there is one. Raises StorageError."""
-        saved = checkpoint.newest(*(trial.run_dir.checkpoints for trial in self.trials))
+        """Goes on from the newest step of which there is a checkpoint of every trial, if there is one. Raises StorageError."""
+        saved = self._keeper.newest()
         if saved is None:
             return False
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
-        initial, trees = checkpoint.flatten(tree), []
-        for k, (trial, (arrays, header)) in enumerate(zip(self.trials, saved, strict=True)):
+        drawn = checkpoint.flatten(tree)
+        rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
+        for k, trial, _ in self._live():
+            arrays, header = saved[k]
             if header["identity"] != trial.run_dir.identity:
-                raise StorageError(f"{trial.run_dir.checkpoints}: a checkpoint of another run")
+                raise StorageError(f"{trial.run_dir.path}: a checkpoint of another run")
             self.dataset.check(header["data_crc"], trial.experiment.dataset, trial.run_dir.path)
-            if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
-                arrays = {name: leaf[k] for name, leaf in initial.items()} | arrays
-            trees.append(checkpoint.unflatten(arrays, template))
-        tree = parallel.place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees), self.devices)
+            self.progress[k] = Progress(**header["progress"])
+            if self.progress[k].diverged_at is not None:  # its state was not saved, and does not matter any more
+                arrays = rows[k] | arrays
+            if self.progress[k].stopped_at is not None:
+                self._stopped[k] = arrays
+            rows[k] = arrays
+            self.step = header["step"]
+            self._earlier = collections.Counter(header["seconds"])
+        trees = [checkpoint.unflatten(arrays, template) for arrays in rows]
+        tree = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
         self.state, self.best = tree["state"], tree["best"]
-        self.step = saved[0][1]["step"]
-        self.progress = [Progress(**header["progress"]) for _, header in saved]
-        self._earlier.update(saved[0][1]["seconds"])
         self.report.note(f"resuming at step {self.step}")
         return True
 
@@ -165,7 +143,7 @@ class Pack:
         if not self._compiled:
             self.clock["start"] = time.time() - self._began - self.clock["compile"]
         with self.clock("train" if self._compiled else "compile"):
-            self.state, sums = self._train(self.state, index, self.hparams, self.data)
+            self.state, sums = self._functions.train(self.state, index, self.hparams, self.data)
             self.step += 1
             self._in_flight.append((self.step, sums))
             self._settle(evaluation.IN_FLIGHT)
@@ -178,7 +156,7 @@ class Pack:
         while len(self._in_flight) > allowed:
             step, sums = self._in_flight.popleft()
             sums = jax.device_get(sums)
-            for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+            for k, trial, progress in self._live():
                 if progress.ended:
                     continue
                 progress.loss += float(sums.loss[k])
@@ -214,7 +192,7 @@ class Pack:
         with self.clock("eval"):
             sums = self._sums(self.state.variables, "validation")
             better = np.zeros(len(self.trials), bool)
-            for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+            for k, trial, progress in self._live():
                 numbers = evaluation.metrics(sums, k, self.program.task)
                 if not progress.ended and not math.isfinite(numbers["loss"]):
                     progress.diverged_at = self.step
@@ -227,49 +205,67 @@ class Pack:
                         progress.stopped_at = self.step
                         self.report.note(f"stopped: no better validation since step {progress.best['step']}")
             self.best = _keep(better, self.state.variables, self.best)
+            ended = [k for k, _, progress in self._live() if progress.stopped_at == self.step]
+            self._stopped |= {k: self._leaves(k) for k in ended} if len(self.trials) > 1 else {}
         self._new_segment()
+
+    def _leaves(self, k: int, arrays: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """What a checkpoint holds of a trial; copies, since the next step uses up the state."""
+        arrays = arrays or checkpoint.flatten({"state": self.state, "best": self.best})
+        return {name: np.array(array[k]) for name, array in arrays.items()}
 
     def _new_segment(self) -> None:
         """Rates are measured from here on: a segment of steps with neither compilation nor evaluation in it."""
         self._segment = self.step, time.monotonic()
 
     def _sums(self, variables: Any, split: str) -> EvalSums:
-        return evaluation.evaluate(self._evaluate, variables, self.dataset.info.index[split], self._eval_batch, self.data)
+        return evaluation.evaluate(
+            self._functions.evaluate, variables, self.dataset.info.index[split], self._eval_batch, self.data
+        )
 
     def save(self) -> None:
         """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
         with self.clock("train"):
             self._settle(0)
         arrays = checkpoint.flatten({"state": self.state, "best": self.best})
-        seconds = self._seconds()
-        rows = []
-        for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
-            leaves = {name: np.array(array[k]) for name, array in arrays.items()}  # copies: the next step uses up the state
+        seconds, rows = self._seconds(), {}
+        for k, trial, progress in self._live():
+            leaves = self._stopped.get(k) or self._leaves(k, arrays)
             if not progress.ended and not all(np.isfinite(leaf).all() for leaf in leaves.values()):
                 progress.diverged_at = self.step
             if progress.diverged_at is not None:
                 leaves = {name: leaf for name, leaf in leaves.items() if name.startswith("best/")}
-            header = {
-                "step": self.step,
-                "identity": trial.run_dir.identity,
-                "data_crc": self._data_crc,
-                "experiment": trial.experiment.science(),
-                "input": self.input._asdict(),
-                "progress": dataclasses.asdict(progress),
-                "seconds": seconds,
-            }
-            rows.append((trial.run_dir.checkpoints, leaves, header))
-        self.saver.save(self.step, rows)
+            rows[k] = (
+                leaves,
+                {
+                    "step": self.step,
+                    "identity": trial.run_dir.identity,
+                    "data_crc": self._data_crc,
+                    "experiment": trial.experiment.science(),
+                    "input": self.input._asdict(),
+                    "progress": dataclasses.asdict(progress),
+                    "seconds": seconds,
+                },
+            )
+        self._keeper.save(self.step, rows, self.over)
         self._new_segment()
+
+    def wait(self) -> None:
+        """Returns when the last checkpoint is on the disk. Raises StorageError where it could not be written."""
+        self._keeper.saver.wait()
+
+    def close(self) -> None:
+        """Ends what runs beside the loop."""
+        self._keeper.saver.close()
 
     def finish(self) -> list[dict[str, Any]]:
         """Evaluates the best variables on the test split, once, and writes what each trial came to."""
         self._settle(0)
         with self.clock("eval"):
             sums = self._sums(self.best, "test")
-        self.saver.wait()
+        self.wait()
         results = []
-        for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
+        for k, trial, progress in self._live():
             test = None
             if progress.diverged_at is None and not math.isfinite(sums.loss[k]):
                 progress.diverged_at = self.step
@@ -278,14 +274,18 @@ class Pack:
                 self._log(trial, "test", progress.stopped_at or self.step, test)
                 if sums.confusion[k].size:
                     trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
-            try:
-                plots.draw(trial.run_dir.path)
-            except Exception as error:  # whatever a plotting library stumbles on must not cost a run
-                self.report.note(f"no pictures: {first_line(error)}")
+            if self._pictures:
+                self._draw(trial)
             result = self._result(trial, progress, test)
             trial.run_dir.write_result(result)
             results.append(result)
         return results
+
+    def _draw(self, trial: Trial) -> None:
+        try:
+            plots.draw(trial.run_dir.path)
+        except Exception as error:  # whatever a plotting library stumbles on must not cost a run
+            self.report.note(f"no pictures: {first_line(error)}")
 
     def _seconds(self) -> dict[str, float]:
         """By phase, in all processes so far; `wall` is everything, what was lost with a killed process excepted."""
@@ -296,6 +296,7 @@ class Pack:
         restarts, best, seconds = trial.run_dir.restarts, progress.best or {}, self._seconds()
         redone = sum(restart["redone_steps"] for restart in restarts)
         wall = seconds.pop("wall") + redone * seconds["train"] / self.step
+        sharing = len({repr(t.experiment) for t in self.trials})  # a trial's share: what only fills the pack up repeats another
         return {
             "status": "done" if test else "diverged",
             "steps": progress.diverged_at or progress.stopped_at or self.step,
@@ -303,7 +304,7 @@ class Pack:
             "best_step": best.get("step"),
             "validation": {name: value for name, value in best.items() if name != "step"} or None,
             "test": test,
-            "seconds": seconds,
+            "seconds": {phase: round(value / sharing, 3) for phase, value in seconds.items()},
             "goodput": round(seconds["train"] / wall, 4),
             "restarts": len(restarts),
             "redone_steps": redone,

@@ -1,26 +1,55 @@
 """Where a step runs: on one device, over the shards of a batch on several, or over the trials of a pack.
 
 State, index and hyperparameters always carry a leading axis of trials; a pack of one drops it, so a single run is mapped over
-nothing. This file holds the only `jax.pmap`.
+nothing. Over several devices either the batch of a pack of one is split, or the trials of a wider one are dealt out: never both.
+This file holds the only `jax.pmap`.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from percept_jax.experiment import HParams
+from percept_jax.experiment import Experiment, HParams
+from percept_jax.task import Task
 from percept_jax.training.batch import Data
-from percept_jax.training.program import Program
+from percept_jax.training.program import Program, make_program
 from percept_jax.training.step import EvalSums, State, TrainSums, eval_step, init_state, train_step
 
 AXIS = "batch"
+TRIALS = "trials"
 
+Init = Callable[[HParams], State]
 Step = Callable[[State, np.ndarray, HParams, Data], tuple[State, TrainSums]]
 Evaluation = Callable[[Any, np.ndarray, Data], EvalSums]
+
+
+class Functions(NamedTuple):
+    """A program on its devices, for packs of so many trials; each function compiles once, on its first call."""
+
+    program: Program
+    devices: tuple[jax.Device, ...]
+    trials: int
+    init: Init
+    train: Step
+    evaluate: Evaluation
+
+
+def functions(
+    experiment: Experiment, task: Task, shape: tuple[int, ...], devices: Sequence[jax.Device], trials: int
+) -> Functions:
+    """The functions of an experiment's program for inputs of this shape.
+
+    Raises ValueError where the trials cannot be dealt out to the devices.
+    """
+    if trials > 1 and trials % len(devices):
+        raise ValueError(f"{trials} trials on {len(devices)} devices: not the same number on each")
+    program = make_program(experiment, task, axis_name(devices) if trials == 1 else None)
+    init, train = compile_init(program, trials, shape), compile_train(program, devices, trials)
+    return Functions(program, tuple(devices), trials, init, train, compile_eval(program, devices, trials))
 
 
 def axis_name(devices: Sequence[jax.Device]) -> str | None:
@@ -28,36 +57,59 @@ def axis_name(devices: Sequence[jax.Device]) -> str | None:
     return AXIS if len(devices) > 1 else None
 
 
-def place(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Copies a pytree to every device once, in the sharding that the steps return, so that step 2 compiles nothing."""
+def place(tree: Any, devices: Sequence[jax.Device], trials: int = 1) -> Any:
+    """Copies a pytree to every device once, in the sharding that the steps return, so that step 2 compiles nothing.
+
+    With more than one of `trials` its leaves are `[trials, ...]`, and each device gets its part of them.
+    """
     if len(devices) == 1:
         return jax.device_put(tree, devices[0])
-    return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), AXIS), PartitionSpec()))
+    axis, spec = (TRIALS, PartitionSpec(TRIALS)) if trials > 1 else (AXIS, PartitionSpec())
+    return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), axis), spec))
 
 
-def compile_init(program: Program, trials: int, shape: tuple[int, ...]) -> Callable[[HParams], State]:
+def compile_init(program: Program, trials: int, shape: tuple[int, ...]) -> Init:
     """`hparams [K] -> state [K]` for inputs of this shape, on one device: to be placed."""
     return jax.jit(_over_trials(functools.partial(init_state, shape=shape, program=program), trials, (0,)))
 
 
 def compile_train(program: Program, devices: Sequence[jax.Device], trials: int) -> Step:
     """`(state [K], index [K, batch], hparams [K], data) -> (state [K], sums [K])`; the state given is used up."""
-    name = axis_name(devices)
-    step = _over_trials(functools.partial(train_step, program=program, axis_name=name), trials, (0, 0, 0, None))
+    name, in_axes = _batch_axis(devices, trials), (0, 0, 0, None)
+    step = functools.partial(train_step, program=program, axis_name=name)
     if name is None:
-        return jax.jit(step, donate_argnums=0)
-    mapped = jax.pmap(step, name, in_axes=(None, 0, None, None), out_axes=None, devices=devices, donate_argnums=0)
+        return jax.jit(_dealt_out(step, devices, trials, in_axes), donate_argnums=0)
+    mapped = jax.pmap(
+        _over_trials(step, 1, in_axes), name, in_axes=(None, 0, None, None), out_axes=None, devices=devices, donate_argnums=0
+    )
     return lambda state, index, hparams, data: mapped(state, _shards(index, len(devices)), hparams, data)
 
 
 def compile_eval(program: Program, devices: Sequence[jax.Device], trials: int) -> Evaluation:
     """`(variables [K], index [batch], data) -> sums [K]`: every trial sees the same examples."""
-    name = axis_name(devices)
-    step = _over_trials(functools.partial(eval_step, program=program, axis_name=name), trials, (0, None, None))
+    name, in_axes = _batch_axis(devices, trials), (0, None, None)
+    step = functools.partial(eval_step, program=program, axis_name=name)
     if name is None:
-        return jax.jit(step)
-    mapped = jax.pmap(step, name, in_axes=(None, 0, None), out_axes=None, devices=devices)
+        return jax.jit(_dealt_out(step, devices, trials, in_axes))
+    mapped = jax.pmap(_over_trials(step, 1, in_axes), name, in_axes=(None, 0, None), out_axes=None, devices=devices)
     return lambda variables, index, data: mapped(variables, _shards(index, len(devices)), data)
+
+
+def _batch_axis(devices: Sequence[jax.Device], trials: int) -> str | None:
+    return axis_name(devices) if trials == 1 else None
+
+
+def _dealt_out(
+    step: Callable[..., Any], devices: Sequence[jax.Device], trials: int, in_axes: tuple[int | None, ...]
+) -> Callable[..., Any]:
+    """`step` over the trials, the same number of them on each device; they have nothing to say to each other."""
+    here = _over_trials(step, trials // len(devices), in_axes)
+    if len(devices) == 1:
+        return here
+    specs = tuple(PartitionSpec() if axis is None else PartitionSpec(TRIALS) for axis in in_axes)
+    mesh = Mesh(np.array(devices), TRIALS)
+    dealt = jax.shard_map(here, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(TRIALS), check_vma=False)
+    return functools.wraps(step.func)(dealt)
 
 
 def _over_trials(step: Callable[..., Any], trials: int, in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
@@ -76,3 +128,9 @@ def _over_trials(step: Callable[..., Any], trials: int, in_axes: tuple[int | Non
 def _shards(index: np.ndarray, devices: int) -> np.ndarray:
     """`[..., batch]` to `[devices, ..., batch / devices]`, consecutive examples on one device."""
     return np.moveaxis(index.reshape(*index.shape[:-1], devices, -1), -2, 0)
+
+
+def memory_bytes(compiled: Any) -> int:
+    """What a compiled function takes on a device, as XLA predicts it."""
+    memory = compiled.memory_analysis()
+    return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -34,10 +35,14 @@ def identity(experiment: Experiment) -> str:
 
     A result computed by other code is thus not taken for this code's result.
     """
-    digest = hashlib.sha256(json.dumps(experiment.chosen(), sort_keys=True).encode())
-    for path in sorted(_PACKAGE.rglob("[!.]*.py")):
-        digest.update(b"\0" + str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
+    return hashlib.sha256(json.dumps(experiment.chosen(), sort_keys=True).encode() + _source(_PACKAGE)).hexdigest()[:12]
+
+
+@functools.cache
+def _source(package: Path) -> bytes:
+    """All source code, as this process found it."""
+    paths = sorted(package.rglob("[!.]*.py"))
+    return b"".join(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() for path in paths)
 
 
 def run_path(experiment: Experiment, name: str) -> Path:
@@ -101,17 +106,22 @@ class RunDir:
         """The starts after the first, with the step that each began from and the steps that it did again."""
         return read_json(self.path / "provenance.json")["restarts"]
 
-    def begin(self, step: int, devices: Sequence[str]) -> None:
-        """Writes down how this process was started, and cuts the metrics back to the step that it goes on from."""
+    def begin(self, step: int, devices: Sequence[str], pack: int = 1) -> None:
+        """Writes down how this process was started, and cuts the metrics back to the step that it goes on from.
+
+        `pack` is the number of trials that are stepped together.
+        """
         path = self.path / "provenance.json"
         lines = files.read_json_lines(self.path / "metrics.jsonl")
         reached = max((line["step"] for line in lines), default=0)
         kept = [line for line in lines if line["step"] <= step and line["split"] != "test"]
         if path.exists():
             record = read_json(path)
-            record["restarts"].append({**_provenance(devices), "from_step": step, "redone_steps": max(0, reached - step)})
+            record["restarts"].append(
+                {**_provenance(tuple(devices)), "pack": pack, "from_step": step, "redone_steps": max(0, reached - step)}
+            )
         else:
-            record = {"identity": self.identity, **_provenance(devices), "restarts": []}
+            record = {"identity": self.identity, **_provenance(tuple(devices)), "pack": pack, "restarts": []}
         files.write_json(path, record)  # first: it marks the directory as this run's
         files.write_bytes(self.path / "run.flags", ("\n".join(flag_lines(self.experiment)) + "\n").encode())
         files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -170,7 +180,8 @@ def refuse_strangers(path: Path, experiment: Experiment) -> None:
         raise UsageError(f"{path} holds another run ({why}); choose another directory, or --fresh to replace it", "run_dir")
 
 
-def _provenance(devices: Sequence[str]) -> dict[str, Any]:
+@functools.cache
+def _provenance(devices: tuple[str, ...]) -> dict[str, Any]:
     versions = {"python": sys.version.split()[0]}
     for package in _VERSIONS:
         try:

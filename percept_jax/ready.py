@@ -1,0 +1,101 @@
+"""Whether an experiment can be run: its data set, the size of its images and its weights, before anything is written."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from percept_jax.data import inputs, sources
+from percept_jax.data.dataset import Dataset, Info
+from percept_jax.data.sequences import Reading
+from percept_jax.experiment import Experiment, stack_hparams
+from percept_jax.training import initial
+from percept_jax.training.optim import check_patterns
+from percept_jax.training.program import make_program
+from percept_jax.training.run_dir import data_path
+from percept_jax.training.step import init_state
+
+
+class Ready(NamedTuple):
+    """An experiment that can be trained as far as one can tell before it is: its data set, and pixels a side as stored."""
+
+    experiment: Experiment
+    info: Info
+    stored_size: int
+
+    @property
+    def data_key(self) -> str:
+        """The same for experiments that want the same examples in the same form."""
+        e = self.experiment
+        return repr((e.dataset, e.train_split, e.validation_split, e.test_split, e.data_dir, self.stored_size, _reading(e)))
+
+    def load(self, note: Callable[[str], None]) -> Dataset:
+        """The examples; `note` is told when they are prepared first. Errors are those of `sources.load`."""
+        folder = data_path(self.experiment.data_dir)
+        if not sources.is_prepared(self.experiment.dataset, folder):
+            note(f"preparing {self.experiment.dataset} in {folder}")
+        return load_data(self.experiment, folder, self.info, self.stored_size)
+
+
+def check(experiment: Experiment, info: Info | None = None, begun: bool = False) -> Ready:
+    """Raises UsageError, naming the flag, for what is wrong with an experiment that is valid and located in itself.
+
+    Args:
+        experiment: what is to be run.
+        info: of its data set; None: as `describe_data` finds it.
+        begun: its first weights do not matter any more.
+    """
+    info = info or describe_data(experiment, data_path(experiment.data_dir))
+    size = inputs.image_size(experiment, info)
+    shape = inputs.model_shape(experiment, info, size)
+    stored = inputs.stored_size(experiment, size)
+    if not begun:
+        check_weights(experiment, info, shape)
+    experiment.total_steps(len(info.index["train"]))
+    return Ready(experiment, info, stored)
+
+
+def located(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with the paths in it made absolute: a run means the same data and weights wherever it goes on."""
+    start = initial.located(experiment.init_from) if experiment.init_from else ""
+    return dataclasses.replace(experiment, dataset=sources.located(experiment.dataset, folder), init_from=start)
+
+
+def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) -> None:
+    """Raises UsageError where --init_from does not fit the model, or where --freeze or --lr_scale name no parameter of it."""
+    if not (experiment.init_from or experiment.freeze or experiment.lr_scale):
+        return
+    program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info.task)
+    hparams = jax.tree.map(lambda column: column[0], stack_hparams([experiment], 1))
+    with jax.enable_x64(experiment.dtype == "float64"):
+        state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
+    check_patterns(state.params, experiment.freeze, experiment.lr_scale)
+    if experiment.init_from:
+        initial.start(experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, info.task.num_classes)
+
+
+def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False) -> Info:
+    """An experiment's data set, with the examples to train, validate and test on. Errors are those of `sources.describe`."""
+    return select(experiment, sources.describe(experiment.dataset, folder, absent_too, _reading(experiment)))
+
+
+def load_data(experiment: Experiment, folder: Path, info: Info, image_size: int) -> Dataset:
+    """The examples of an experiment's data set. Errors are those of `sources.load`."""
+    return sources.load(experiment.dataset, folder, info, image_size, _reading(experiment))
+
+
+def _reading(experiment: Experiment) -> Reading:
+    return Reading(*(getattr(experiment, name) for name in Reading._fields))
+
+
+def select(experiment: Experiment, info: Info) -> Info:
+    """A data set with the examples that an experiment trains, validates and tests on."""
+    return info.select(experiment.train_split, experiment.validation_split, experiment.test_split)
+
+
+def default_name(experiment: Experiment) -> str:
+    """The folder under runs/ of an experiment that no flag file names."""
+    return f"{sources.short_name(experiment.dataset)}_{experiment.model}"

@@ -1,0 +1,126 @@
+"""What a person sees of a sweep on its way: one live line on a terminal, plain lines elsewhere."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from percept_jax.sweeps.plan import Planned
+from percept_jax.sweeps.statistics import better
+from percept_jax.training.progress import Reporter
+
+EVERY = 0.5  # seconds between looks at the disk
+
+
+class Board:
+    """Trials done, running and failed, the time that is left, and the arm that validates best so far.
+
+    It reads what is in the run directories, so it shows the work of other processes too.
+    """
+
+    def __init__(self, folder: Path, trials: Mapping[str, Planned], metric: str, quiet: bool = False):
+        self._folder, self._trials, self._metric, self._quiet = folder, trials, metric, quiet
+        self._results: dict[str, Any] = {}
+        self._before = self._began = self._looked = 0.0
+        self._told, self._part, self._bar = "", 0.0, None
+
+    def start(self) -> None:
+        """The first trials are about to run."""
+        self._look()
+        self._before, self._began = len(self._results), time.monotonic()
+        if sys.stderr.isatty() and not self._quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            self._bar = Progress(BarColumn(), TextColumn("{task.fields[said]}"), console=Console(stderr=True))
+            self._bar.add_task("trials", total=len(self._trials), completed=len(self._results), said=self._said())
+            self._bar.start()
+
+    def close(self) -> None:
+        """No more is going to be run."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        elif not self._quiet:
+            Reporter().note(text)
+
+    def refresh(self, now: bool = False) -> None:
+        """Shows what has changed since the last look; looks every half second at most, unless `now`."""
+        if not now and time.monotonic() < self._looked + EVERY:
+            return
+        self._look()
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=len(self._results) + self._part, said=self._said())
+        elif self._told != str(len(self._results)):
+            self._told = str(len(self._results))
+            self.note(self._said())
+
+    def reporter(self, trials: int) -> Reporter:
+        """What a pack of so many trials reports to."""
+        return _PackReporter(self, trials)
+
+    def advance(self, trials: float) -> None:
+        """The pack on its way has come as far as if so many of its trials were done."""
+        self._part = trials
+        self.refresh()
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        for trial in self._trials.keys() - self._results.keys():
+            path = self._folder / "trials" / trial / "result.json"
+            if path.exists():
+                self._results[trial] = json.loads(path.read_text())
+
+    def _said(self) -> str:
+        done, failed = len(self._results), self._failed()
+        begun = [t for t in self._trials if t not in self._results and (self._folder / "trials" / t / "provenance.json").exists()]
+        text = f"{done} of {len(self._trials)} trials done, {len(begun)} begun, {failed} failed"
+        fresh = done - self._before + self._part
+        if fresh > 0 and done < len(self._trials):
+            left = (len(self._trials) - done - self._part) * (time.monotonic() - self._began) / fresh
+            text += f"; eta {left:.0f} s"
+        return text + self._best()
+
+    def _failed(self) -> int:
+        path = self._folder / "failures.json"
+        return len(set(json.loads(path.read_text())) - set(self._results)) if path.exists() else 0
+
+    def _best(self) -> str:
+        number, by_arm = self._metric.partition("/")[2], {}
+        for trial, result in self._results.items():
+            if result["status"] == "done":
+                by_arm.setdefault(self._trials[trial].arm, []).append(result["validation"][number])
+        if not by_arm:
+            return ""
+        sign = better(self._metric)
+        arm, values = max(by_arm.items(), key=lambda item: sign * sum(item[1]) / len(item[1]))
+        said = number.replace("_", " ")
+        return f"; best on validation: {arm}, {said} {sum(values) / len(values):.4f} (n = {len(values)})"
+
+
+class _PackReporter(Reporter):
+    """Tells a board how far a pack has come."""
+
+    def __init__(self, board: Board, trials: int):
+        super().__init__()
+        self._board, self._trials = board, trials
+
+    def note(self, text: str) -> None:
+        self._board.note(text)
+
+    def start(self, step: int, steps: int) -> None:
+        self._steps = steps
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        if record["split"] != "test":
+            self._board.advance(self._trials * record["step"] / self._steps)
+
+    def close(self) -> None:
+        self._board.advance(0)

@@ -1,0 +1,172 @@
+"""Reads sweeps and run directories into arms that can be compared."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from percept_jax import checks
+from percept_jax.errors import StorageError, UsageError
+from percept_jax.sweeps.comparison import Arm, Outcome
+from percept_jax.sweeps.statistics import changed, value
+
+_BY_WORTH = ("done", "diverged", "failed", "missing")
+
+
+class Sweep(NamedTuple):
+    """What `statistics.compare` takes: `compare(*load(paths))`."""
+
+    name: str
+    arms: Sequence[Arm]
+    metric: str
+    baseline: str
+
+
+def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
+    """The arms of sweeps, and of run directories, put together.
+
+    Arms of the same flags are one arm under the first one's name; of two trials of one seed the one that came further
+    counts, else the first. Arms of different flags under one name get "sweep: arm".
+
+    Args:
+        paths: one or more; run directories come after the sweeps, grouped by their flags.
+        metric: as split/number; "": the first sweep's, for run directories the headline of the test split.
+        baseline: name of an arm; "": the first sweep's baseline, for run directories the first one's arm.
+
+    Raises:
+        UsageError: a path is neither a sweep nor a run; no finished trial reports the metric; no arm is the baseline.
+        StorageError: a file is damaged.
+    """
+    sweeps, runs = {}, []
+    for path in paths:
+        if (path / "plan.json").exists():
+            sweeps[path] = _read_sweep(path)
+        elif (path / "provenance.json").exists():
+            runs.append(path)
+        else:
+            raise UsageError(f"{path}: neither a sweep nor a run directory")
+    if runs:
+        sweeps[runs[0]] = _read_runs(runs)
+    first = next(iter(sweeps.values()))
+    arms = _merge(sweeps)
+    metric = metric or first.metric
+    _check_metric(metric, arms)
+    names = [arm.name for arm in arms]
+    if baseline and baseline not in names:
+        raise UsageError(checks.unknown(baseline, names), "baseline")
+    base = next(arm.flags for arm in first.arms if arm.name == first.baseline)
+    name = " + ".join(dict.fromkeys(sweep.name for sweep in sweeps.values()))
+    return Sweep(name, arms, metric, baseline or next(arm.name for arm in arms if arm.flags == base))
+
+
+def _read_sweep(path: Path) -> Sweep:
+    plan = _read_json(path / "plan.json")
+    failures = _read_json(path / "failures.json") if (path / "failures.json").exists() else {}
+    arms = []
+    for arm in plan["arms"]:
+        outcomes = [
+            _outcome(int(seed), path / "trials" / (trial or "unknown"), failures.get(trial))  # null: not tuned yet
+            for seed, trial in arm["trials"].items()
+        ]
+        arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes))
+    return Sweep(plan["name"], arms, plan["metric"], plan["baseline"])
+
+
+def _read_runs(paths: Sequence[Path]) -> Sweep:
+    groups: dict[frozenset[tuple[str, str]], Arm] = {}
+    for path in paths:
+        flags = _flags(_read_text(path / "run.flags").splitlines())
+        outcome = _outcome(int(flags.pop("seed")), path)
+        arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, []))
+        arm.outcomes.append(outcome)
+    name = paths[0].resolve().parent.name
+    names = _name([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
+    arms = [arm._replace(name=called) for arm, called in zip(groups.values(), names, strict=True)]
+    return Sweep(name, arms, _headline(arms), names[0])
+
+
+def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """A name for each setting: what it has otherwise than the first, which is the baseline."""
+    first = settings[0]
+    every = {flag: None for flags in settings for flag in flags}  # a dict keeps their order
+    # Knobs that come with another model tell nothing, unless they vary too.
+    varied = [flag for flag in every if len({flags[flag] for flags in settings if flag in flags}) > 1]
+    told = [{flag: flags[flag] for flag in varied if flags.get(flag, first.get(flag)) != first.get(flag)} for flags in settings]
+    names = [", ".join(f"{flag}={text}" for flag, text in pairs.items()) for pairs in told]
+    if len(set(names)) < len(names):
+        names = [", ".join(f"{flag}={text}" for flag, text in changed(flags, first).items()) for flags in settings]
+    return ["baseline", *names[1:]]
+
+
+def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None) -> Outcome:
+    result = _read_json(path / "result.json") if (path / "result.json").exists() else None
+    provenance = _read_json(path / "provenance.json") if (path / "provenance.json").exists() else None
+    starts = [provenance, *provenance.get("restarts", [])] if provenance else []
+    return Outcome(
+        seed,
+        path,
+        status=result["status"] if result else "failed" if failure else "missing",
+        result=result,
+        git_sha="+".join(dict.fromkeys(start["git_sha"] for start in starts if start.get("git_sha"))) or None,
+        pack=provenance.get("pack", 1) if provenance else None,
+        error=failure["error"] if failure and not result else "",
+    )
+
+
+def _merge(sweeps: Mapping[Path, Sweep]) -> list[Arm]:
+    merged: dict[frozenset[tuple[str, str]], Arm] = {}
+    labels = {}
+    names = Counter(sweep.name for sweep in sweeps.values())
+    for path, sweep in sweeps.items():
+        label = sweep.name if names[sweep.name] == 1 else str(path)
+        for arm in sweep.arms:
+            key = frozenset(arm.flags.items())
+            known = merged.setdefault(key, arm._replace(outcomes=[]))
+            merged[key] = known._replace(outcomes=_furthest([*known.outcomes, *arm.outcomes]))
+            labels.setdefault(key, f"{label}: {arm.name}")
+    same = Counter(arm.name for arm in merged.values())
+    return [arm._replace(name=labels[key]) if same[arm.name] > 1 else arm for key, arm in merged.items()]
+
+
+def _furthest(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """One outcome a seed, in their order."""
+    best: dict[int, Outcome] = {}
+    for outcome in sorted(outcomes, key=lambda o: _BY_WORTH.index(o.status)):
+        best.setdefault(outcome.seed, outcome)
+    return [best[seed] for seed in sorted(best)]
+
+
+def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
+    done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
+    if done and all(value(outcome, metric) is None for outcome in done):
+        splits = [(split, outcome.result[split] or {}) for split in ("validation", "test") for outcome in done]
+        reported = dict.fromkeys(f"{split}/{number}" for split, numbers in splits for number in numbers)
+        raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
+
+
+def _headline(arms: Sequence[Arm]) -> str:
+    """The number that tells most, as in training.evaluation, which is slow to import."""
+    for outcome in (outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"):
+        numbers = outcome.result["test"]
+        return "test/" + next(name for name in ("rmse", "bits_per_character", "accuracy", "loss") if name in numbers)
+    return "test/loss"
+
+
+def _flags(lines: Sequence[str]) -> dict[str, str]:
+    parts = [line.removeprefix("--").partition("=") for line in lines if line.strip()]
+    return {name: text for name, _, text in parts}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error

@@ -1,0 +1,77 @@
+"""What a comparison is made of: arms with their trials, and a row of numbers for each."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+
+class Outcome(NamedTuple):
+    """What is known of one trial.
+
+    Attributes:
+        seed: its seed.
+        path: its run directory, there or not.
+        status: missing: not finished, or not begun.
+        result: what result.json holds; None without one.
+        git_sha, pack: of provenance.json: the commit that it ran with, and how many trials were stepped together; None: unknown.
+        error: why it failed.
+    """
+
+    seed: int
+    path: Path
+    status: Literal["done", "diverged", "failed", "missing"]
+    result: Mapping[str, Any] | None = None
+    git_sha: str | None = None
+    pack: int | None = None
+    error: str = ""
+
+
+class Arm(NamedTuple):
+    """One setting over all its seeds; `flags` are all science flags but the seed, spelled as flag files spell them."""
+
+    name: str
+    flags: Mapping[str, str]
+    outcomes: Sequence[Outcome]
+
+
+class Row(NamedTuple):
+    """One arm in numbers; None where there are too few trials to know.
+
+    Attributes:
+        values: metric of each trial that is done, by seed.
+        planned, diverged, failed: trials; `len(values)` are done, the rest are missing.
+        mean, sd: of the values (sd: with n - 1).
+        paired: seeds that both this arm and the baseline have values of.
+        difference, low, high: mean of the paired differences to the baseline, and its 95 % t interval.
+        p_t, p_sign: of the paired t test and the exact sign-flip test, two-sided; p_t_holm, p_sign_holm: Holm-corrected.
+        seconds: of a trial, the mean.
+        changed: flags whose value is not the baseline's, as flag files spell them.
+    """
+
+    arm: str
+    values: Mapping[int, float]
+    planned: int
+    diverged: int
+    failed: int
+    mean: float | None
+    sd: float | None
+    paired: int
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_t: float | None
+    p_sign: float | None
+    p_t_holm: float | None
+    p_sign_holm: float | None
+    seconds: float | None
+    changed: Mapping[str, str]
+
+
+class Comparison(NamedTuple):
+    """A table: `metric` is split/number; the baseline's row comes first; `notes` say what it cannot show."""
+
+    name: str
+    metric: str
+    baseline: str
+    rows: Sequence[Row]
+    notes: Sequence[str]

@@ -1,0 +1,73 @@
+"""Several workers on this machine: processes of the same command, one a device, or each on its share of the cores."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from percept_jax.errors import Interrupted, PerceptError
+from percept_jax.sweeps.board import Board
+from percept_jax.sweeps.workers import POLL
+
+_MARK = "PERCEPT_WORKER"  # in the environment of a worker: its number
+
+
+def is_worker() -> bool:
+    """Whether this process is one of a crew, which leaves the table to who started it."""
+    return _MARK in os.environ
+
+
+def run(sweep: Any, interrupted: Callable[[], int | None]) -> None:
+    """Starts the workers and waits for them. Raises Interrupted when a signal came, PerceptError where none came to the end."""
+    trials = [t for trials in (*sweep.tuning().values(), *map(dict.values, sweep.arms().values())) for t in trials if t]
+    board = Board(sweep.folder, {t.id: t for t in trials}, sweep.metric)
+    logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
+    workers = [_start(i, len(logs), log) for i, log in enumerate(logs)]
+    board.start()
+    try:
+        while any(worker.poll() is None for worker in workers):
+            board.refresh()
+            if number := interrupted():
+                raise Interrupted(number)
+            time.sleep(POLL / 5)
+        board.refresh(now=True)
+    finally:
+        board.close()
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        codes = [worker.wait() for worker in workers]
+    if 0 not in codes:
+        said = (logs[0].read_text().strip() or f"it ended with status {codes[0]}").splitlines()[-1]
+        raise PerceptError(f"no worker came to the end; the first one: {said}")
+    for i, code in enumerate(codes):
+        if code:
+            board.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
+
+
+def _start(number: int, workers: int, log: Path) -> subprocess.Popen:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    arguments = [arg for arg in sys.orig_argv if not arg.startswith(("--workers", "--fresh"))] + ["--workers=1"]
+    environment = {**os.environ, _MARK: str(number)}
+    if gpus := _gpus():
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    cores = sorted(os.sched_getaffinity(0))
+    share = cores[number % len(cores) :: min(workers, len(cores))]
+    try:
+        os.sched_setaffinity(0, share if not gpus else cores)  # it inherits them: two that share all cores are slower
+        with open(log, "w") as file:
+            return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _gpus() -> list[str]:
+    """The graphics processors that workers may use."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name]
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return []
+    return [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))]

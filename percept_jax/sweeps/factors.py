@@ -1,0 +1,158 @@
+"""Values that stand for several, and what is made of them.
+
+A value may stand for several: `{0.03,0.1}`; `{512|256,256}`, where commas belong to the values; `{1..5}`, whole numbers;
+`{0..0.5:6}` and `{log:1e-4..1e-1:7}`, so many numbers, spaced evenly or evenly in the logarithm; `{0.1..0.9}` and
+`{log:1e-3..1}`, any number between, for Halton points only. A flag with such a value is a factor.
+"""
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+from percept_jax.errors import UsageError
+from percept_jax.flagfile import Setting
+
+MOST = 10_000  # trials of a sweep
+
+
+class Factor(NamedTuple):
+    """A flag with `count` values; `text` spells the one at an index. Count None: `text` takes a share, 0 to 1, of the range."""
+
+    name: str
+    origin: str
+    count: int | None
+    text: Callable[[float], str]
+
+
+Axis = tuple[Factor, ...]  # factors that move together, of one count
+
+
+def read(settings: Iterable[Setting]) -> dict[str, Factor]:
+    """The flags whose last word is several values, in order. Raises UsageError for malformed values."""
+    found: dict[str, Factor] = {}
+    for name, text, origin in settings:
+        found.pop(name, None)
+        if text and re.search("[{}]", text):
+            found[name] = values(name, text, name, origin)
+    return found
+
+
+def values(name: str, text: str, flag: str, origin: str) -> Factor:
+    """The values of `name` that a text with braces stands for. Raises UsageError, of `flag`, where it is malformed."""
+    try:
+        match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
+        if not match:
+            two = re.fullmatch(r"([^{}]*\{[^{}]*\}){2,}[^{}]*", text)
+            raise UsageError(f"{text!r} has {'two brace groups; one is possible' if two else 'unbalanced braces'}")
+        before, inside, behind = match.groups()
+        if not inside.strip():
+            raise UsageError("no value between the braces")
+        separator = "|" if "|" in inside else ","
+        if separator not in inside and (".." in inside or inside.startswith("log:")):
+            count, spell = _range(inside)
+        else:
+            words = [word.strip() for word in inside.split(separator)]
+            if "" in words:
+                raise UsageError(f"an empty value in {{{inside}}}")
+            count, spell = len(words), words.__getitem__
+        if count and count <= MOST:  # where there are more, the trials are counted before anyone needs the values
+            _check_values([before + spell(i) + behind for i in range(count)])
+    except UsageError as error:
+        error.flag, error.where = flag, origin
+        raise
+    return Factor(name, origin, count, lambda at: before + spell(at) + behind)
+
+
+def _check_values(texts: Iterable[str]) -> None:
+    seen: dict[str, str] = {}
+    for text in texts:
+        try:
+            same = repr(float(text))
+        except ValueError:
+            same = text
+        if same in seen:
+            raise UsageError(f"the same value twice: {seen[same]}" + (f" and {text}" if text != seen[same] else ""))
+        seen[same] = text
+
+
+def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
+    """Count and spelling of the numbers of `low..high`, `low..high:count`, and `log:` before either."""
+    match = re.fullmatch(r"(log:)?(.*?)\.\.(.*?)(:(.*))?", inside)
+    if not match:
+        raise UsageError(f"{{{inside}}} is not a range; write {{log:LOW..HIGH:COUNT}}")
+    log, first, last, counted, count = match.groups()
+    if not log and not counted and all(re.fullmatch(r"[+-]?\d{1,18}", end) for end in (first, last)):
+        start, stop = int(first), int(last)
+        return abs(stop - start) + 1, lambda i: str(start + (i if start < stop else -i))
+    ends = low, high = _number(first), _number(last)
+    if log and min(ends) <= 0:
+        raise UsageError(f"a log range has ends above 0, not {first if low <= 0 else last}")
+
+    def between(part: Decimal | int, whole: int) -> str:
+        a, b = (low.log10(), high.log10()) if log else (low, high)
+        value = a + (b - a) * part / whole
+        rounded = Decimal(f"{10**value if log else value:.3e}")
+        return _spelled(min(max(rounded, min(ends)), max(ends)))  # 0.99999 is not rounded to 1
+
+    if not counted:
+        _check_values([_spelled(end) for end in ends])
+        return None, lambda share: between(Decimal(float(share)), 1)
+    steps = whole(count, 2) - 1
+    return steps + 1, lambda i: _spelled(ends[i > 0]) if i in (0, steps) else between(i, steps)
+
+
+def _number(text: str) -> Decimal:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{text!r} is not a number")
+    return Decimal(repr(number))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
+
+
+def _spelled(number: Decimal) -> str:
+    return f"{number.normalize():f}"
+
+
+def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
+    """A whole number of `least` or more. Raises UsageError for any other text."""
+    if not re.fullmatch(r"[+-]?\d{1,18}", text):
+        raise UsageError(f"{text!r} is not a whole number", flag, origin)
+    if int(text) < least:
+        raise UsageError(f"{text} is below {least}", flag, origin)
+    return int(text)
+
+
+def halton(axes: Sequence[Axis], count: int) -> Axis:
+    """`count` points of the Halton sequence over all the axes, as one axis (Halton, Numerische Mathematik 2, 1960)."""
+
+    @functools.cache
+    def points() -> Sequence[Sequence[float]]:
+        from scipy.stats import qmc  # imports for a second
+
+        sampler = qmc.Halton(len(axes), scramble=False)
+        sampler.fast_forward(1)  # the first point is the lowest of every range
+        return sampler.random(count).tolist()
+
+    def drawn(factor: Factor, dimension: int) -> Factor:
+        def text(i: int) -> str:
+            share = points()[i][dimension]
+            return factor.text(int(share * factor.count) if factor.count else share)
+
+        return factor._replace(count=count, text=text)
+
+    return tuple(drawn(factor, i) for i, axis in enumerate(axes) for factor in axis)
+
+
+def combinations(axes: Sequence[Axis]) -> list[tuple[Setting, ...]]:
+    """Every combination along the axes, the first of which varies slowest; equal ones once."""
+    choices = [
+        [tuple(Setting(factor.name, factor.text(i), factor.origin) for factor in axis) for i in range(axis[0].count)]
+        for axis in axes
+    ]
+    return list(dict.fromkeys(tuple(itertools.chain(*point)) for point in itertools.product(*choices)))

@@ -1,0 +1,318 @@
+"""A sweep's pictures, and report.html: one file that shows all of a comparison, with nothing to fetch and nothing to run."""
+
+import base64
+import html
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from percept_jax import files
+from percept_jax.sweeps.comparison import Arm, Comparison, Row
+
+# Okabe and Ito (2008), told apart by colour-blind people too; without yellow, which is faint on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":", "-.")
+
+_CSS = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8886; }
+th:first-child, td:last-child, th:last-child { text-align: left; }
+tbody th { font-weight: normal; }
+.baseline { background: #8883; }
+figure { margin: 2rem 0; break-inside: avoid; }
+img { max-width: 100%; background: white; }
+@media print { body { font-size: 9pt; max-width: none; margin: 0; } .wide { overflow: visible; }
+  th, td { white-space: normal; padding: .15rem .4rem; } tr { break-inside: avoid; } }
+"""
+
+
+class _Picture(NamedTuple):
+    file: str
+    alt: str
+    caption: str
+    content: bytes
+
+
+def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Path]:
+    """Draws the pictures of a comparison and writes report.html, in which they are embedded.
+
+    The same comparison gives the same bytes. curves.png is left out where no trial has logged anything.
+
+    Args:
+        comparison: the table; its rows are those of `arms`, by name.
+        arms: the arms with their trials, whose metrics.jsonl are read.
+        folder: where to; made if need be.
+
+    Returns:
+        The paths, report.html last.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    pictures = [*_curves(comparison, arms), *(_metric(comparison, arms, flag) for flag in swept_numbers(arms))]
+    contents = {picture.file: picture.content for picture in pictures} | {"report.html": _page(comparison, pictures).encode()}
+    for name, content in contents.items():
+        files.write_bytes(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def curve(trials: Iterable[Sequence[Mapping[str, Any]]], split: str, number: str) -> np.ndarray:
+    """A learning curve over seeds.
+
+    Args:
+        trials: the lines of each trial's metrics.jsonl; they may end at different steps.
+        split, number: which lines, and what of them. Values that are not finite are passed over.
+
+    Returns:
+        Float `[4, steps]`: the steps in order; the mean, least and greatest value among the trials that have the step.
+    """
+    values: dict[int, list[float]] = {}
+    for lines in trials:
+        found = {line["step"]: line.get(number) for line in lines if line["split"] == split}
+        for step, value in found.items():
+            if value is not None and math.isfinite(value):
+                values.setdefault(step, []).append(value)
+    points = [(step, np.mean(values[step]), min(values[step]), max(values[step])) for step in sorted(values)]
+    return np.array(points, float).reshape(-1, 4).T
+
+
+def swept_numbers(arms: Sequence[Arm]) -> list[str]:
+    """Flags worth a picture: finite numbers in all arms, with 3 values or more (2, if no other flag differs)."""
+    differing = _differing(arms)
+    least = 2 if len(differing) == 1 else 3
+    values = {flag: [_number(arm.flags.get(flag)) for arm in arms] for flag in differing}
+    return [flag for flag in differing if np.isfinite(values[flag]).all() and len(set(values[flag])) >= least]
+
+
+def is_log(values: Iterable[float]) -> bool:
+    """Whether values want a log axis: above 0, over a factor of 10 or more, and closer to even in ratio than in difference."""
+    ordered = np.unique(np.array([*values], float))
+    if not ordered.size or ordered[0] <= 0 or ordered[-1] < 10 * ordered[0]:
+        return False
+    ratios, differences = np.diff(np.log(ordered)), np.diff(ordered)
+    return bool(ratios.std() / ratios.mean() <= differences.std() / differences.mean())
+
+
+def _curves(comparison: Comparison, arms: Sequence[Arm]) -> list[_Picture]:
+    """curves.png: the validation number of the metric, and the training loss, against the step; none without any line."""
+    shown = [arm for arm in arms if arm.name in _shown(comparison)]
+    lines = [[files.read_json_lines(outcome.path / "metrics.jsonl") for outcome in arm.outcomes] for arm in shown]
+    number = comparison.metric.rpartition("/")[2]
+    if not any(curve(trials, "validation", number).size for trials in lines):
+        number = "loss"
+    if not any(any(trials) for trials in lines):
+        return []
+    title = "mean over seeds; bands: least to greatest seed"
+    if len(shown) < len(arms):
+        title += f";\nof {len(arms)} arms the 12 best, the 4 worst and the baseline"
+    figure = _figure(9.2 + 0.065 * max(len(_label(arm.name)) for arm in shown), 4 if len(shown) < 20 else 4.8)
+    figure.suptitle(title, fontsize=10)
+    styles = _styles([arm.name for arm in shown], comparison.baseline)
+    for axes, (split, of) in zip(figure.subplots(1, 2), (("validation", number), ("train", "loss")), strict=True):
+        axes.set(xlabel="step", ylabel=f"{'training' if split == 'train' else split} {of}")
+        drawn = {arm.name: curve(trials, split, of) for arm, trials in zip(shown, lines, strict=True)}
+        _draw_curves(axes, drawn, styles, of)
+    _legend(figure, figure.axes[0], title="arm")
+    what = f"Learning curves: validation {number} and training loss against the step"
+    return [_Picture("curves.png", f"{what}, one line an arm.", f"{what}; {title}.".replace("\n", " "), _png(figure))]
+
+
+def _draw_curves(axes: Any, curves: Mapping[str, np.ndarray], styles: Mapping[Any, Any], number: str) -> None:
+    for name, (steps, mean, low, high) in curves.items():
+        marker = "." if len(steps) == 1 else ""  # a line of one point cannot be seen
+        axes.plot(steps, mean, label=_label(name), marker=marker, **styles[name])
+        axes.fill_between(steps, low, high, alpha=0.15 if len(curves) <= 10 else 0.07, linewidth=0, color=styles[name]["color"])
+    axes.grid(alpha=0.3)
+    if number == "loss" and all((low > 0).all() for _, _, low, _ in curves.values()):
+        axes.set_yscale("log")
+    top = 10 * statistics.median([mean[0] for _, mean, _, _ in curves.values() if mean.size] or [0])
+    if "accuracy" not in number and 0 < top < axes.get_ylim()[1]:  # an arm that diverges would flatten all others
+        axes.set_ylim(top=top)
+        axes.set_ylabel(f"{axes.get_ylabel()} (greater values are cut off)")
+
+
+def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> _Picture:
+    """metric_<flag>.png: the metric's mean against one number, a line for each combination of the other flags that differ."""
+    rows = {row.arm: row for row in comparison.rows}
+    others = [other for other in _differing(arms) if other != flag]
+    lines: dict[str, list[tuple[float, Row]]] = {}
+    for arm in arms:
+        name = " ".join(f"{other}={arm.flags[other]}" for other in others if other in arm.flags)
+        lines.setdefault(name, []).append((_number(arm.flags[flag]), rows[arm.name]))
+    longest = sorted(lines, key=lambda name: -len(lines[name]))[:12]
+    most = [name for name in lines if name in longest]
+    figure = _figure(6 + 0.065 * max(len(_label(name)) for name in most), 4.2)
+    axes, styles = figure.subplots(), _styles(most)
+    for i, name in enumerate(most):
+        points = sorted(lines[name], key=lambda point: point[0])
+        known = [(x, row.mean, math.nan if row.sd is None else row.sd) for x, row in points if row.mean is not None]
+        x, mean, sd = zip(*known, strict=True) if known else ((), (), ())
+        axes.errorbar(x, mean, sd, label=_label(name), marker="os"[i // 6], capsize=3, **styles[name], markersize=4)
+        lost = [x for x, row in points if _is_lost(row)]
+        low = [0.03 + 0.03 * i] * len(lost)  # of the axes' height; a row for each line
+        axes.scatter(lost, low, marker="x", color=styles[name]["color"], transform=axes.get_xaxis_transform())
+    _scale(axes, {x for points in lines.values() for x, _ in points})
+    counts = {len(row.values) for row in rows.values() if row.mean is not None} or {0}
+    title = f"mean ± sd over seeds, n = {' to '.join(map(str, sorted({min(counts), max(counts)})))}"
+    if len(most) < len(lines):
+        title += f";\n{len(most)} of {len(lines)} combinations of the other flags"
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.set_xlabel(flag, parse_math=False)
+    axes.set_ylabel(comparison.metric, parse_math=False)
+    axes.grid(alpha=0.3)
+    if crosses := any(_is_lost(row) for name in most for _, row in lines[name]):
+        axes.scatter([], [], marker="x", color="grey", label="diverged")
+    if crosses or others:
+        _legend(figure, axes)
+    what = f"{comparison.metric} against {flag}"
+    caption = f"{what}: {title}." + (" Crosses: all trials diverged." if crosses else "")
+    return _Picture(f"metric_{re.sub('[^a-z0-9_]', '_', flag)}.png", f"{what}.", caption, _png(figure))
+
+
+def _is_lost(row: Row) -> bool:
+    return row.mean is None and 0 < row.planned == row.diverged
+
+
+def _scale(axes: Any, values: Iterable[float]) -> None:
+    """A log axis where the values want one, but for a 0 (it is linear from there to the next); ticks at them if there is room."""
+    ordered = np.unique(np.array([*values]))
+    positive = ordered[ordered > 0]
+    if is_log(positive) and ordered[0] >= 0:
+        axes.set_xscale("log")
+        if ordered[0] == 0:
+            axes.set_xscale("symlog", linthresh=positive[0], linscale=0.5)
+        gaps = np.diff(np.log(positive))
+        if gaps.min() > 0.09 * gaps.sum():
+            axes.set_xticks([], minor=True)
+            axes.set_xticks(ordered, [f"{value:g}" for value in ordered])
+
+
+def _page(comparison: Comparison, pictures: Sequence[_Picture]) -> str:
+    name, metric = html.escape(comparison.name), html.escape(comparison.metric)
+    notes = "".join(f"<li>{html.escape(note)}</li>\n" for note in comparison.notes)
+    return "\n".join(
+        (
+            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width">',
+            f"<title>{name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<h1>{name}</h1>",
+            f"<p>Metric: <code>{metric}</code>. Baseline: <code>{html.escape(comparison.baseline)}</code> (shaded).",
+            "Best mean in bold. Differences are to the baseline, paired by seed, with a 95 % t interval.</p>",
+            _table(comparison),
+            f"<h2>Notes</h2>\n<ul>\n{notes}</ul>" if notes else "",
+            *(_figure_html(picture) for picture in pictures),
+            "</body>\n</html>\n",
+        )
+    )
+
+
+def _table(comparison: Comparison) -> str:
+    headers = ("arm", "mean ± sd", "n", "difference [95 %]", "p (t, Holm)", "p (sign-flip, Holm)", "seconds", "changed flags")
+    ranked = _ranked(comparison)
+    decimals = _decimals([row.mean for row in ranked])
+    lines = [
+        '<div class="wide" role="region" aria-label="results" tabindex="0">\n<table>\n<thead><tr>',
+        *(f'<th scope="col">{header}</th>' for header in headers),
+        "</tr></thead>\n<tbody>",
+    ]
+    for row in comparison.rows:
+        mean = "-" if row.mean is None else f"{row.mean:.{decimals}f}"
+        mean = f"<strong>{mean}</strong>" if row.mean in {best.mean for best in ranked[:1]} else mean
+        lost = [f"{count} {word}" for count, word in ((row.diverged, "diverged"), (row.failed, "failed")) if count]
+        difference = "-" if row.difference is None else f"{row.difference:+.{decimals}f}"
+        if row.low is not None and row.high is not None:
+            difference += f" [{row.low:+.{decimals}f}, {row.high:+.{decimals}f}]"
+        cells = (
+            mean if row.sd is None else f"{mean} ± {row.sd:.{decimals}f}",
+            f"{len(row.values)}/{row.planned}" + (f" ({', '.join(lost)})" if lost else ""),
+            difference,
+            _p(row.p_t_holm),
+            _p(row.p_sign_holm),
+            "-" if row.seconds is None else f"{row.seconds:.1f}",
+            " ".join(f"<code>{html.escape(f'--{flag}={text}')}</code>" for flag, text in row.changed.items()),
+        )
+        lines.append('<tr class="baseline">' if row.arm == comparison.baseline else "<tr>")
+        lines.append(f'<th scope="row">{html.escape(row.arm)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
+
+
+def _figure_html(picture: _Picture) -> str:
+    image = f'<img src="data:image/png;base64,{base64.b64encode(picture.content).decode()}" alt="{html.escape(picture.alt)}">'
+    return f"<figure>\n{image}\n<figcaption>{html.escape(picture.caption)}</figcaption>\n</figure>"
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else "&lt;0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _decimals(means: Sequence[float]) -> int:
+    """For all numbers of the table: four significant digits of the median mean."""
+    middle = statistics.median(map(abs, means)) if means else 0
+    return min(10, max(0, 4 - math.ceil(math.log10(middle)))) if middle else 4
+
+
+def _ranked(comparison: Comparison) -> list[Row]:
+    """Rows that have a mean, the best first."""
+    sign = -1 if "accuracy" in comparison.metric else 1
+    return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: sign * row.mean)
+
+
+def _shown(comparison: Comparison) -> set[str]:
+    """Arms that get a learning curve: all, or of more than 24 the 12 best, the 4 worst and the baseline."""
+    if len(comparison.rows) <= 24:
+        return {row.arm for row in comparison.rows}
+    ranked = _ranked(comparison)
+    unknown = [row for row in comparison.rows if row.mean is None]
+    return {row.arm for row in [*(ranked + unknown)[:12], *ranked[-4:]]} | {comparison.baseline}
+
+
+def _differing(arms: Sequence[Arm]) -> list[str]:
+    flags = dict.fromkeys(flag for arm in arms for flag in arm.flags)
+    return [flag for flag in flags if len({arm.flags.get(flag) for arm in arms}) > 1]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan
+
+
+def _styles(names: Iterable[str], baseline: str | None = None) -> dict[str | None, dict[str, str]]:
+    """A colour and a dash pattern for each line, all different for up to 24; the baseline's is black."""
+    rest = [name for name in names if name != baseline]
+    styles = {name: {"color": _COLOURS[i % 6], "linestyle": _DASHES[i // 6 % 4]} for i, name in enumerate(rest)}
+    return styles | {baseline: {"color": "black", "linestyle": "-"}}
+
+
+def _label(name: str) -> str:
+    name = name if len(name) <= 48 else f"{name[:30]}…{name[-17:]}"
+    return " " + name if name.startswith("_") else name  # matplotlib leaves such a label out
+
+
+def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
+    """A legend right of everything: inside, it would hide lines."""
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside right upper", fontsize=8 if len(labels) <= 10 else 7, title=title)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # $ is a letter like any other
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure  # imports for a second: not before it is needed
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Any) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
+    return content.getvalue()

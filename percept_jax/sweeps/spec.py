@@ -1,0 +1,260 @@
+"""What a sweep file says: which arms are compared, over which seeds, and what is tuned in each arm."""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from percept_jax import checks
+from percept_jax.errors import UsageError
+from percept_jax.flagfile import Section, Setting
+from percept_jax.sweeps import factors
+from percept_jax.sweeps.factors import MOST, Axis, Factor
+
+FLAGS = {
+    "seeds": "trials of each arm: a count (5 are the seeds 0..4), or the seeds themselves: {10..14}",
+    "metric": "the number that arms are compared by, such as test/accuracy",
+    "baseline": "name of the arm that the others are compared with (default: the first)",
+    "design": "how factors become arms: grid, ofat (one factor at a time), cumulative (each arm adds to the last) or halton",
+    "trials": "how many points --design=halton takes",
+    "zip": "factors that move together: --zip=batch_size,learning_rate",
+    "tune": "a flag to tune in each arm, with what to try: --tune=learning_rate={log:1e-3..1}",
+    "tune_trials": "how many Halton points over the tuned flags to try (default: every combination)",
+}
+DEFAULTS = {"seeds": "1", "design": "grid"}
+DESIGNS = ("grid", "ofat", "cumulative", "halton")
+
+
+class Arm(NamedTuple):
+    """One arm: all its settings, each flag once, in the order of the file; `origin` is where the arm was asked for."""
+
+    name: str
+    origin: str
+    settings: tuple[Setting, ...]
+
+
+class Spec(NamedTuple):
+    """A sweep.
+
+    Attributes:
+        arms: at least one, their names distinct.
+        seeds: of the trials of each arm.
+        metric: split/number, or "" where none was given.
+        baseline: name of the arm that the others are compared with.
+        design: one of DESIGNS.
+        candidates: settings that tuning tries in each arm; none without --tune.
+        origins: of each of FLAGS that was given: where.
+    """
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    metric: str
+    baseline: str
+    design: str
+    candidates: tuple[tuple[Setting, ...], ...]
+    origins: dict[str, str]
+
+
+_Block = tuple[Arm, Sequence[Axis]]  # arms that share a name and settings: one for each combination along the axes
+
+
+def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spec:
+    """The sweep that a file describes.
+
+    Args:
+        sections: of the file, as `flagfile.read_sweep` gives them.
+        overrides: settings of the command line, as if the first section ended with them. A flag that is repeated here has
+            several values, because the shell makes that of --learning_rate={0.03,0.1}.
+
+    Raises:
+        UsageError: a value, a flag of the sweep or an arm is wrong, or there are more than MOST trials.
+    """
+    base, *named = sections
+    given = [*base.settings, *_merged(overrides)]
+    ours = {s.name: s for s in given if s.name in FLAGS}
+    origins = {name: setting.origin for name, setting in ours.items()}
+    ours = {name: Setting(name, text, base.origin) for name, text in DEFAULTS.items()} | ours
+    base = base._replace(settings=[s for s in given if s.name not in FLAGS])
+    _check_distinct(named)
+    for setting in itertools.chain.from_iterable(section.settings for section in named):
+        if setting.name in FLAGS:
+            raise UsageError("is of the whole sweep: give it above the first arm", setting.name, setting.origin)
+    for setting in ours.values():
+        if not setting.text:
+            raise UsageError(f"needs a value: --{setting.name}=VALUE", setting.name, setting.origin)
+    axes = _zipped(factors.read(base.settings), [s for s in given if s.name == "zip"])
+    blocks = _blocks(base, named, axes, ours)
+    tuned = _tuned([s for s in given if s.name == "tune"], ours, [f for _, axes in blocks for axis in axes for f in axis])
+    seeds = _seeds(ours["seeds"])
+    _check_count(blocks, seeds, tuned, ours)
+    arms = tuple(itertools.chain.from_iterable(_arms(*block) for block in blocks))
+    _check_distinct(arms)
+    metric, baseline = (ours[name].text if name in ours else "" for name in ("metric", "baseline"))
+    if metric and not re.fullmatch(r"(validation|test)/\w+", metric):
+        raise UsageError(f"{metric!r} is not validation/NAME or test/NAME", "metric", ours["metric"].origin)
+    if baseline and baseline not in [arm.name for arm in arms]:
+        raise UsageError(checks.unknown(baseline, [arm.name for arm in arms]), "baseline", ours["baseline"].origin)
+    return Spec(
+        arms,
+        tuple(factors.whole(seeds.text(i), 0, "seeds", seeds.origin) for i in range(seeds.count)),
+        metric,
+        baseline or arms[0].name,
+        ours["design"].text,
+        tuple(factors.combinations(tuned)) if tuned else (),
+        origins,
+    )
+
+
+def _merged(overrides: Iterable[Setting]) -> Iterator[Setting]:
+    """Settings of the command line, those of one flag as one with braces."""
+    groups: dict[tuple, list[Setting]] = {}
+    for i, setting in enumerate(overrides):
+        about = {"tune": (setting.text or "").partition("=")[0], "zip": i}.get(setting.name)
+        groups.setdefault((setting.name, setting.origin, about), []).append(setting)
+    for (name, origin, about), group in groups.items():
+        if len(group) == 1:
+            yield group[0]
+            continue
+        before = f"{about}=" if name == "tune" else ""
+        texts = [(setting.text or "").removeprefix(before) for setting in group]
+        if re.search(r"[{}|]", "".join(texts)):
+            raise UsageError("several values are either in one brace group or given one by one", name, origin)
+        yield Setting(name, before + "{" + "|".join(texts) + "}", origin)
+
+
+def _check_distinct(arms: Iterable[Section | Arm]) -> None:
+    origins: dict[str, str] = {}
+    for arm in arms:
+        if arm.name in origins:
+            raise UsageError(f"a second arm {arm.name!r}; the first is at {origins[arm.name]}", where=arm.origin)
+        origins[arm.name] = arm.origin
+
+
+def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
+    """Factors as axes, where the first of its factors stands; those of a zip are one axis, in the order of the zip."""
+    axes: dict[str, Axis] = {name: (factor,) for name, factor in found.items()}
+    for _, text, origin in zips:
+        names = [name.strip() for name in (text or "").split(",")]
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise UsageError("needs two factors or more: --zip=batch_size,learning_rate", "zip", origin)
+        for name in names:
+            if name not in found:
+                raise UsageError(f"{name!r} is not a factor above the first arm", "zip", origin)
+            if len(axes[name]) > 1:
+                raise UsageError(f"{name!r} is in another --zip too", "zip", origin)
+        axis = tuple(found[name] for name in names)
+        _check_lists([axis])
+        if len({factor.count for factor in axis}) > 1:
+            raise UsageError(f"unequal lengths: {', '.join(f'{f.name} has {f.count}' for f in axis)} values", "zip", origin)
+        axes |= dict.fromkeys(names, axis)
+    return list(dict.fromkeys(axes.values()))
+
+
+def _check_lists(axes: Iterable[Axis]) -> None:
+    for factor in itertools.chain.from_iterable(axes):
+        if factor.count is None:
+            said = "the range needs a count, as in {0.1..0.9:5}; without, it is for halton above the arms, or --tune"
+            raise UsageError(said, factor.name, factor.origin)
+
+
+def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours: Mapping[str, Setting]) -> list[_Block]:
+    """The arms of a design, by name, not yet multiplied out."""
+    _, design, origin = ours["design"]
+    if design not in DESIGNS:
+        raise UsageError(checks.unknown(design, DESIGNS), "design", origin)
+    own = [[(factor,) for factor in factors.read(section.settings).values()] for section in named]
+    if "trials" in ours and design != "halton":
+        raise UsageError("is for --design=halton", "trials", ours["trials"].origin)
+    if design == "cumulative":
+        return _cumulative(base, named, [*axes, *itertools.chain(*own)], origin)
+    if design == "halton":
+        if "trials" not in ours or not axes:
+            lacks = "a flag with several values above the first arm" if "trials" in ours else "--trials=N"
+            raise UsageError(f"halton needs {lacks}", "design", origin)
+        axes = [factors.halton(axes, factors.whole(ours["trials"].text, 1, "trials", ours["trials"].origin))]
+    common = tuple(base.settings)
+    blocks = [(Arm("", base.origin, common), axes)]
+    if design == "ofat":
+        blocks = [(Arm("", base.origin, common), ()), *((Arm("", axis[0].origin, common), [axis]) for axis in axes)]
+        axes = ()
+    for section, mine in zip(named, own, strict=True):
+        set_here = {setting.name for setting in section.settings}
+        rest = [tuple(factor for factor in axis if factor.name not in set_here) for axis in axes]
+        arm = Arm(section.name, section.origin, (*common, *section.settings))
+        blocks.append((arm, [*filter(None, rest), *mine]))
+    for _, along in blocks:
+        _check_lists(along)
+    return blocks
+
+
+def _cumulative(base: Section, named: Sequence[Section], axes: Sequence[Axis], origin: str) -> list[_Block]:
+    if not named:
+        raise UsageError("cumulative needs arms: [name]", "design", origin)
+    if axes:
+        raise UsageError("one value: a cumulative design has no factors", axes[0][0].name, axes[0][0].origin)
+    arms = [Arm("", base.origin, tuple(base.settings))]
+    for section in named:
+        name = section.name if len(arms) == 1 else f"+ {section.name}"
+        arms.append(Arm(name, section.origin, (*arms[-1].settings, *section.settings)))
+    return [(arm, ()) for arm in arms]
+
+
+def _tuned(tunes: Iterable[Setting], ours: Mapping[str, Setting], others: Iterable[Factor]) -> list[Axis]:
+    """The tuned flags as axes."""
+    trials = ours.get("tune_trials")
+    tuned = {}
+    for _, text, origin in tunes:
+        name, _, values = (text or "").partition("=")
+        if not re.fullmatch(r"\w[\w.-]*", name) or not re.search("[{}]", values):
+            raise UsageError("write --tune=learning_rate={0.01,0.1}", "tune", origin)
+        tuned[name] = factors.values(name, values, "tune", origin)
+    for factor in others:
+        if factor.name in tuned:
+            raise UsageError(f"{factor.name} is a factor too, at {factor.origin}", "tune", tuned[factor.name].origin)
+    axes = [(factor,) for factor in tuned.values()]
+    if trials:
+        if not axes:
+            raise UsageError("needs --tune", "tune_trials", trials.origin)
+        return [factors.halton(axes, factors.whole(trials.text, 1, "tune_trials", trials.origin))]
+    for factor in tuned.values():
+        if factor.count is None:
+            raise UsageError("a range without a count needs --tune_trials=N", "tune", factor.origin)
+    return axes
+
+
+def _seeds(setting: Setting) -> Factor:
+    name, text, origin = setting
+    if not re.search("[{}]", text):
+        text = f"{{0..{factors.whole(text, 1, name, origin) - 1}}}"
+    seeds = factors.values(name, text, name, origin)
+    if seeds.count is None:
+        raise UsageError("a range of seeds has whole ends: {10..14}", name, origin)
+    return seeds
+
+
+def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis], ours: Mapping[str, Setting]) -> None:
+    """Counts the trials before any arm is made."""
+    count = sum(math.prod(axis[0].count for axis in axes) for _, axes in blocks)
+    count *= seeds.count + (math.prod(axis[0].count for axis in tuned) if tuned else 0)
+    if count > MOST:
+        wide = [(seeds.count, "seeds", seeds.origin)]
+        wide += [(int(ours[name].text), name, ours[name].origin) for name in ("trials", "tune_trials") if name in ours]
+        wide += [(axis[0].count, axis[0].name, axis[0].origin) for _, axes in blocks for axis in axes]
+        wide += [(axis[0].count, "tune", axis[0].origin) for axis in tuned]
+        _, flag, origin = max(wide, key=lambda factor: factor[0])
+        raise UsageError(f"{count} trials; at most {MOST} are possible", flag, origin)
+
+
+def _arms(arm: Arm, axes: Sequence[Axis]) -> Iterator[Arm]:
+    for point in factors.combinations(axes):
+        words = [arm.name] * bool(arm.name) + [f"{setting.name}={setting.text}" for setting in point]
+        chosen = {(setting.name, setting.origin): setting for setting in point}
+        last: dict[str, Setting] = {}
+        for setting in arm.settings:
+            if "{" in (setting.text or ""):
+                setting = chosen.get((setting.name, setting.origin))
+            if setting:  # where no value of a factor is chosen, its flag is what it was before
+                last.pop(setting.name, None)
+                last[setting.name] = setting
+        yield Arm(", ".join(words) or "baseline", arm.origin, tuple(last.values()))

@@ -1,0 +1,216 @@
+"""What seeds can tell of a difference between arms: intervals, tests, and what they cannot show."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import special
+
+from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
+
+ALPHA = 0.05
+_EXACT = 20  # differences: a million sign vectors
+
+
+def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
+    """The 95 % t interval of the mean, low and high (Student 1908); None, None of fewer than two."""
+    n = len(differences)
+    if n < 2:
+        return None, None
+    mean, half = np.mean(differences), special.stdtrit(n - 1, 1 - ALPHA / 2) * np.std(differences, ddof=1) / math.sqrt(n)
+    return float(mean - half), float(mean + half)
+
+
+def paired_t(differences: Sequence[float]) -> float | None:
+    """Two-sided p value of the paired t test; None of fewer than two differences.
+
+    Differences that are all alike have no spread to measure their mean by: 1 where they are 0, else 0.
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    if np.ptp(differences) == 0:
+        return 0.0 if differences[0] else 1.0
+    t = np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(n))
+    return float(2 * special.stdtr(n - 1, -abs(t)))
+
+
+def sign_flip(differences: Sequence[float]) -> float | None:
+    """Two-sided p value of the sign-flip test of the mean (Fisher 1935, Pitman 1937); None of no differences.
+
+    If an arm is like the baseline, each difference could as well have had the other sign: p is the share of sign
+    vectors whose sum is at least as far from 0 as the one that was seen. Exact for 20 differences or fewer, of 2**20
+    random vectors (the same ones each time) for more.
+    """
+    if not len(differences):
+        return None
+    exact = len(differences) <= _EXACT
+    sums = np.zeros(1 if exact else 2**_EXACT)
+    bits = np.random.Philox(key=0)  # raw bits: NumPy keeps them the same from version to version
+    for d in differences:
+        if exact:
+            sums = np.concatenate([sums + d, sums - d])
+        else:
+            sums += np.where(np.unpackbits(bits.random_raw(len(sums) // 64).view(np.uint8)), d, -d)
+    rounding = 1e-12 * np.sum(np.abs(differences))
+    hits = np.count_nonzero(np.abs(sums) >= abs(np.sum(differences)) - rounding)
+    return float(hits / len(sums) if exact else (hits + 1) / (len(sums) + 1))
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """p values corrected for their number (Holm 1979, step-down); None stays None, and does not count."""
+    known = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    corrected: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, (value, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * value))
+        corrected[i] = highest
+    return corrected
+
+
+def least_sign_flip(n: int) -> float:
+    """The least p value that the exact sign-flip test can give for `n` differences: all of one sign, and its mirror."""
+    return 2.0 ** (1 - n)
+
+
+def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
+    """The fewest seeds with which the sign-flip test can get below `alpha` after Holm's correction for `comparisons`."""
+    n = 1
+    while comparisons * least_sign_flip(n) >= alpha:
+        n += 1
+    return n
+
+
+def better(metric: str) -> int:
+    """1 where a larger value of the metric is better (accuracies), -1 where a smaller one is (losses and errors)."""
+    return 1 if "accuracy" in metric else -1
+
+
+def value(outcome: Outcome, metric: str) -> float | None:
+    """A metric, as split/number, of a trial that is done; None where there is none."""
+    split, _, number = metric.partition("/")
+    if outcome.status != "done" or not outcome.result:
+        return None
+    found = (outcome.result.get(split) or {}).get(number) if split in ("validation", "test") else None
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def changed(flags: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
+    """Flags whose text is not that of `base`, or that only one of the two has; "" where `flags` lacks them."""
+    return {flag: flags.get(flag, "") for flag in {**flags, **base} if flags.get(flag) != base.get(flag)}
+
+
+def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str) -> Comparison:
+    """The table of a metric by arm, the baseline first; differences are taken between trials of the same seed.
+
+    Holm's correction counts all arms but the baseline, separately for each test. Raises KeyError for a baseline that is
+    not the name of an arm.
+    """
+    base = {arm.name: arm for arm in arms}[baseline]
+    arms = [base, *(arm for arm in arms if arm is not base)]
+    rows = [_row(arm, base, metric) for arm in arms]
+    p_t, p_sign = holm([row.p_t for row in rows]), holm([row.p_sign for row in rows])
+    rows = [row._replace(p_t_holm=t, p_sign_holm=sign) for row, t, sign in zip(rows, p_t, p_sign, strict=True)]
+    outcomes = [outcome for arm in arms for outcome in arm.outcomes]
+    notes = [*_of_tests(rows, metric), *_of_pairs(rows), *_of_trials(outcomes, metric), *_of_origins(outcomes)]
+    return Comparison(name, metric, baseline, rows, notes)
+
+
+def _row(arm: Arm, base: Arm, metric: str) -> Row:
+    values, theirs = _values(arm, metric), _values(base, metric)
+    paired = [seed for seed in values if seed in theirs]
+    differences = [values[seed] - theirs[seed] for seed in paired] if arm is not base else []
+    low, high = t_interval(differences)
+    status = Counter(outcome.status for outcome in arm.outcomes)
+    return Row(
+        arm=arm.name,
+        values=values,
+        planned=len(arm.outcomes),
+        diverged=status["diverged"],
+        failed=status["failed"],
+        mean=_mean(list(values.values())),
+        sd=float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None,
+        paired=len(paired),
+        difference=_mean(differences),
+        low=low,
+        high=high,
+        p_t=paired_t(differences),
+        p_sign=sign_flip(differences),
+        p_t_holm=None,
+        p_sign_holm=None,
+        seconds=_mean([sum(outcome.result["seconds"].values()) for outcome in arm.outcomes if outcome.result]),
+        changed=changed(arm.flags, base.flags),
+    )
+
+
+def _values(arm: Arm, metric: str) -> dict[int, float]:
+    found = {outcome.seed: value(outcome, metric) for outcome in sorted(arm.outcomes, key=lambda o: o.seed)}
+    return {seed: number for seed, number in found.items() if number is not None}
+
+
+def _mean(numbers: Sequence[float]) -> float | None:
+    return float(np.mean(numbers)) if len(numbers) else None
+
+
+def _of_tests(rows: Sequence[Row], metric: str) -> Iterable[str]:
+    """What the tests cannot show."""
+    split = metric.partition("/")[0]
+    least = holm([least_sign_flip(row.paired) if row.p_sign is not None else None for row in rows])
+    powerless = [row.paired for row, p in zip(rows, least, strict=True) if p is not None and p >= ALPHA]
+    if powerless:
+        n, comparisons = min(powerless), sum(p is not None for p in least)
+        corrected = f", or {min(1, comparisons * least_sign_flip(n)):.4g} after Holm's correction for {comparisons} comparisons"
+        yield (
+            f"With {_count(n, 'paired seed')} the sign-flip test cannot go below {least_sign_flip(n):.4g}"
+            f"{corrected if comparisons > 1 else ''}: it cannot show a difference at {ALPHA}; "
+            f"{seeds_needed(comparisons)} seeds would be needed."
+        )
+    if any(row.low is not None or row.p_sign is not None for row in rows):
+        yield f"Intervals and p values are over seeds on this fixed {split} set: they say nothing of other {split} sets."
+    if split == "test":
+        yield "The step whose weights are tested was chosen on validation."
+    else:
+        yield "These values are those that the best step was chosen by: they are optimistic."
+
+
+def _of_pairs(rows: Sequence[Row]) -> Iterable[str]:
+    base = len(rows[0].values)
+    for row in rows[1:]:
+        if row.values and row.paired < max(len(row.values), base):
+            yield (
+                f"{row.arm}: {_count(row.paired, 'seed')} in common with the baseline "
+                f"(values: {len(row.values)}, the baseline's: {base}); the difference is over these alone."
+            )
+
+
+def _of_trials(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
+    """Trials that are not in the means."""
+    status = Counter(outcome.status for outcome in outcomes)
+    if status["diverged"]:
+        yield f"{_count(status['diverged'], 'trial')} of {len(outcomes)} diverged, and not in the means."
+    if status["failed"]:
+        error = next((outcome.error for outcome in outcomes if outcome.status == "failed" and outcome.error), "unknown")
+        yield f"{_count(status['failed'], 'trial')} of {len(outcomes)} failed; the first error: {error.splitlines()[0]}"
+    if status["missing"]:
+        yield f"{_count(status['missing'], 'trial')} of {len(outcomes)} missing: not finished, or not begun."
+    if without := sum(outcome.status == "done" and value(outcome, metric) is None for outcome in outcomes):
+        yield f"{_count(without, 'trial')} of {len(outcomes)} done, but without {metric}."
+
+
+def _of_origins(outcomes: Sequence[Outcome]) -> Iterable[str]:
+    """Commits and packs, where trials are not all of one."""
+    finished = [outcome for outcome in outcomes if outcome.result]
+    commits = {sha[:9] for outcome in finished for sha in (outcome.git_sha or "unknown").split("+")}
+    if len(commits) > 1:
+        yield f"Trials were run at different commits: {', '.join(sorted(commits))}."
+    packs = {outcome.pack for outcome in finished if outcome.pack}
+    if len(packs) > 1:
+        yield (
+            f"Trials were packed differently ({', '.join(map(str, sorted(packs)))} together): "
+            "results then agree to rounding only; compare statistics, not bits."
+        )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

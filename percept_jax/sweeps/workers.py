@@ -1,0 +1,241 @@
+"""Workers without a server: processes that share a file system share a sweep's packs, each claimed by a lock on a file.
+
+The kernel frees the lock of a process that has died, and another one goes on from what it left.
+"""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from percept_jax import files, ready
+from percept_jax.data.dataset import Dataset
+from percept_jax.errors import Interrupted, PerceptError, StorageError, first_line
+from percept_jax.experiment import Experiment
+from percept_jax.sweeps import widths
+from percept_jax.sweeps.board import Board
+from percept_jax.sweeps.plan import Cut, Program, cut
+from percept_jax.training import loop, parallel
+from percept_jax.training.parallel import Functions
+from percept_jax.training.run_dir import RunDir, read_json
+from percept_jax.training.trial import Trial
+
+POLL = 0.5  # seconds between looks at what other workers do
+
+
+class Options(NamedTuple):
+    """How a sweep is run.
+
+    Attributes:
+        pack: trials at a time: "auto", measured; "off", each as it would be alone; or a number.
+        workers: processes that share it here.
+        shard, shards: this process does every `shards`-th pack, from number `shard` on.
+    """
+
+    pack: str = "auto"
+    workers: int = 1
+    shard: int = 0
+    shards: int = 1
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Whether this process holds the lock until the block ends; with `wait` it does in the end. Raises StorageError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+class Worker:
+    """Does what is left of a sweep's trials, program by program, beside others that do the same."""
+
+    def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None] = lambda: None):
+        self.folder, self.options, self._board, self._interrupted = folder, options, board, interrupted
+        self._began = time.time()
+        self._data: tuple[str, Dataset] | None = None  # of the program before: the next one often wants the same
+        self._compiled: dict[tuple[str, int], Functions] = {}
+
+    def work(self, programs: Sequence[Program]) -> None:
+        """Returns when every trial of this worker's share is finished or has failed.
+
+        A program whose first pack fails is left until the others are done. Raises PerceptError when the first pack of every
+        program has failed, Interrupted when a signal came.
+        """
+        doubtful: set[str] = set()
+        while left := [p for p in programs if self._left(p)]:
+            progress = False
+            for program in left:
+                if program.key not in doubtful or all(p.key in doubtful for p in left):
+                    progress |= self._work_on(program, doubtful)
+                if programs and all(p.key in doubtful for p in programs) and not self._any_finished(programs):
+                    raise PerceptError(
+                        f"the first trials of every program failed: {self._failures()[left[0].trials[0].id]['error']}"
+                    )
+            self._look_out()
+            if not progress:
+                if self.options.shards > 1:
+                    return  # the rest is not ours
+                time.sleep(POLL)
+
+    def _look_out(self) -> None:
+        self._board.refresh()
+        if signal := self._interrupted():
+            raise Interrupted(signal)
+
+    def _work_on(self, program: Program, doubtful: set[str]) -> bool:
+        """Does the packs of a program that nobody else does; whether there were any."""
+        progress = False
+        first = program.key not in doubtful
+        for number, pack in enumerate(self._packs(program)):
+            if not self._mine(program, number) or not self._unsettled(pack.trials):
+                continue
+            with locked(self.folder / ".locks" / pack.name) as held:
+                if not held or not self._unsettled(pack.trials):
+                    continue
+                progress, well = True, self._run_twice(program, pack)
+            if first and not well:
+                doubtful.add(program.key)
+                return progress
+            first = False
+        return progress
+
+    def _mine(self, program: Program, number: int) -> bool:
+        """Whether a pack belongs to this shard: where programs begin differs, so that small ones are dealt out evenly too."""
+        return (int(program.key, 16) + number) % self.options.shards == self.options.shard
+
+    def _run_twice(self, program: Program, pack: Cut) -> bool:
+        """Runs a pack, and once more if it fails; whether it was finished."""
+        for _ in range(2):
+            try:
+                self._run(program, pack)
+                return True
+            except Interrupted:
+                raise
+            except Exception as error:
+                said = first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
+                self._board.note(f"failed: {said}")
+        failed = {i: {"error": said, "time": time.time()} for i in self._unsettled(pack.trials)}
+        with locked(self.folder / ".locks" / "failures", wait=True):
+            files.write_json(self.folder / "failures.json", self._failures() | failed)
+        return False
+
+    def _run(self, program: Program, pack: Cut) -> None:
+        members = {trial.id: trial.experiment for trial in program.trials}
+        began, trials = time.time(), []
+        with contextlib.ExitStack() as held:
+            for i in pack.trials:
+                path, run_dir = self.path(i), None
+                if not (path / "result.json").exists():  # as it may be where a process died between two results
+                    run_dir = RunDir(path, members[i])
+                    held.callback(run_dir.close)
+                trials.append(Trial(members[i], run_dir))
+            trials += [Trial(trials[-1].experiment, None)] * (pack.width - len(trials))
+            dataset = self.dataset(trials[0].experiment)
+            loop.train_pack(
+                trials,
+                dataset,
+                self._board.reporter(len(pack.trials)),
+                self._interrupted,
+                began,
+                functions=self._functions(program.key, trials[0].experiment, dataset, pack.width),
+                folder=self.folder / "packs" / pack.name if pack.width > 1 else None,
+                pictures=False,
+            )
+        self._forget(self.folder / "packs" / pack.name)
+
+    def _forget(self, folder: Path) -> None:
+        """Deletes the checkpoints of a pack: each trial has its own now."""
+        for path in folder.glob("*.safetensors"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+    def dataset(self, experiment: Experiment) -> Dataset:
+        """An experiment's data set; that of the last call is kept."""
+        checked = ready.check(experiment)
+        if self._data is None or self._data[0] != checked.data_key:
+            self._data = None
+            self._data = checked.data_key, checked.load(self._board.note)
+        return self._data[1]
+
+    def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
+        if (key, width) not in self._compiled:
+            self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}  # others are done, mostly
+            devices = loop.choose_devices(experiment, dataset.info, split=width == 1)
+            shape = dataset.inputs.shape[1:]
+            self._compiled[key, width] = parallel.functions(experiment, dataset.info.task, shape, devices, width)
+        return self._compiled[key, width]
+
+    def _packs(self, program: Program) -> list[Cut]:
+        """A program's packs, as they were recorded at the first start; none while another worker decides on them."""
+        with locked(self.folder / ".locks" / program.key) as held:
+            if not held:
+                return []
+            known = {trial.id for trial in program.trials}
+            record = read_plan(self.folder)["programs"].get(program.key, {})
+            packs = [Cut(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
+            packs = [pack for pack in packs if record["asked"] == self.options.pack and known.issuperset(pack.trials)]
+            rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
+            if rest:
+                width, measured, devices = self._width(program, record, len(rest))
+                packs += cut(rest, width, devices)
+                entry = {"asked": self.options.pack, "milliseconds": measured, "width": width, "devices": devices}
+                entry["packs"] = [pack._asdict() for pack in packs]
+                with locked(self.folder / ".locks" / "plan", wait=True):
+                    plan = read_plan(self.folder)
+                    plan["programs"][program.key] = entry
+                    files.write_json(self.folder / "plan.json", plan)
+            return packs
+
+    def _width(self, program: Program, record: Mapping[str, Any], trials: int) -> tuple[int, dict[str, float], int]:
+        """Trials at a time, what was measured, and the devices that share them."""
+        experiment, asked = program.trials[0].experiment, self.options.pack
+        if asked == "off":
+            return 1, {}, 1
+        if record.get("asked") == asked:
+            return record["width"], record["milliseconds"], record["devices"]
+        with jax.enable_x64(experiment.dtype == "float64"):
+            dataset = self.dataset(experiment)
+            devices = loop.choose_devices(experiment, dataset.info, split=False)
+            if asked != "auto":
+                return int(asked) * len(devices), {}, len(devices)
+            self._board.note(f"measuring how many of {trials} trials to step together")
+            choice = widths.choose(experiment, dataset, devices, trials, max(self.options.workers, self.options.shards))
+        self._compiled |= {(program.key, width): functions for width, functions in choice.compiled.items()}
+        return choice.width, {str(width): ms for width, ms in choice.milliseconds.items()}, len(devices)
+
+    def path(self, trial: str) -> Path:
+        """A trial's run directory."""
+        return self.folder / "trials" / trial
+
+    def _left(self, program: Program) -> list[str]:
+        return self._unsettled([trial.id for trial in program.trials])
+
+    def _any_finished(self, programs: Sequence[Program]) -> bool:
+        return any((self.path(trial.id) / "result.json").exists() for program in programs for trial in program.trials)
+
+    def _unsettled(self, ids: Sequence[str]) -> list[str]:
+        """Those without a result, which have not failed since this worker began."""
+        failed = {i for i, failure in self._failures().items() if failure["time"] >= self._began}
+        return [i for i in ids if i not in failed and not (self.path(i) / "result.json").exists()]
+
+    def _failures(self) -> dict[str, Any]:
+        path = self.folder / "failures.json"
+        return read_json(path) if path.exists() else {}
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """plan.json, with the programs that it has so far."""
+    return read_json(folder / "plan.json")

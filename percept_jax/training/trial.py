@@ -1,0 +1,56 @@
+"""A trial: what is run, where its results go, and what it has come to."""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from percept_jax.experiment import Experiment
+from percept_jax.training.run_dir import RunDir
+
+
+class Trial(NamedTuple):
+    """One training run: what is run, and where its results go; nowhere if it only fills a pack up."""
+
+    experiment: Experiment
+    run_dir: RunDir | None
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
+
+    Attributes:
+        loss, correct, positions, examples: sums over the training examples since the last line of metrics.
+        best: metrics of the best validation, among equals the first.
+        diverged_at: the first step whose loss was not finite.
+        stopped_at: the step at which --stop_after ended it.
+    """
+
+    loss: float = 0.0
+    correct: int = 0
+    positions: int = 0
+    examples: int = 0
+    best: dict[str, Any] | None = None
+    diverged_at: int | None = None
+    stopped_at: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether what its state comes to does not matter any more."""
+        return self.diverged_at is not None or self.stopped_at is not None
+
+
+class Stopwatch(collections.Counter):
+    """Seconds by phase."""
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Adds what the block takes to `phase`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self[phase] += time.monotonic() - began
