@@ -15,6 +15,8 @@ usage() {
 percept_jax: one flag file in, a trained, measured, reproducible model out.
 
   ./launch.sh FILE.flags [--flag=value ...]     train an experiment, resume it, or show its result
+  ./launch.sh FILE.sweep [--flag=value ...]     run a sweep, resume it, or show its table
+  ./launch.sh compare SWEEP_OR_RUN_DIR...       the table of finished and half-finished sweeps, or of runs
   ./launch.sh list                              models, data sets, experiments
   ./launch.sh prepare NAME [--from=DIR]         a data set into a TFDS folder, out of its authors' files
   ./launch.sh evaluate RUN_DIR                  accuracy and loss of a trained model
@@ -27,13 +29,15 @@ percept_jax: one flag file in, a trained, measured, reproducible model out.
   ./launch.sh bench [NAME ...]                  what the figures in the README were measured with
 
   ... --help      what each flag does, with its default
-  ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps
+  ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps; of a sweep arms, trials, time
   ... --json      one JSON object as the last line of standard output
 
 Examples
   ./launch.sh experiments/digits_lenet.flags
   ./launch.sh experiments/digits_lenet.flags --seed=1 --dropout_rate=0.2
   ./launch.sh experiments/digits_mlp.flags --hidden=64,64 --dry_run
+  ./launch.sh experiments/digits_mlp.flags --sweep --learning_rate={0.03,0.1} --seeds=3
+  ./launch.sh experiments/digits_activations.sweep --workers=2
 TEXT
 }
 

@@ -33,7 +33,7 @@ from percept_jax.sweeps.parse import understand
 # What is asked of a command, and is no part of an experiment: name -> (default, help).
 OPTIONS: dict[str, tuple[Any, str]] = {
     "help": (False, "what each flag does, with its default"),
-    "dry_run": (False, "what would run: flags with their origins, layers, parameters, memory, steps"),
+    "dry_run": (False, "what would run: flags with their origins, layers, parameters, memory, steps; arms, trials and time"),
     "json": (False, "for programs: one JSON object as the last line of standard output"),
     "top_k": (3, "predict: classes shown for each image"),
     "length": (300, "predict: characters that a language model goes on for"),

@@ -106,9 +106,10 @@ def list_all(request: Request) -> dict[str, Any]:
         print(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
     print(f"  any TFDS data set of one image and one label in {folder}; folder:PATH; npz:FILE, tagged:FILE, text:FILE")
     print("experiments")
-    files = [os.path.relpath(path) for path in sorted(ROOT.glob("experiments/*.flags"))]
+    found = [*ROOT.glob("experiments/*.flags"), *ROOT.glob("experiments/*.sweep")]
+    files = [os.path.relpath(path) for path in sorted(found)]
     for path in files:
-        print(f"  {path:<36} {Path(path).read_text().splitlines()[0].lstrip('# ')}")
+        print(f"  {path:<41} {Path(path).read_text().splitlines()[0].lstrip('# ')}")
     return {
         "models": {name: [k.name for k in models.knobs(name)] for name in models.MODELS},
         "datasets": {name: {"classes": len(info.classes), "splits": info.splits} for name, info in sets.items()},

@@ -238,6 +238,17 @@ def test_list_names_models_data_and_experiments(capsys):
     assert any(path.endswith("digits_lenet.flags") for path in found["experiments"])
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.sweep")), ids=lambda p: p.stem)
+def test_every_committed_sweep_is_valid_and_says_what_it_gave(path):
+    request = parse([str(path)])
+    assert len(request.setups) > 1
+    for setup in request.setups:
+        setup.experiment.validate()
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"./launch.sh experiments/{path.name}" in line for line in head)
+    assert "±" in " ".join(head)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["imagenet_alexnet", "imagenet_resnet50"])
 def test_a_recipe_for_imagenet_takes_a_step_on_other_images(name, tmp_path, capsys):

@@ -15,6 +15,7 @@ class AlexNet(nn.Module):
     With the paper's initial weights the loss stays where it starts for some dozens of steps; with he_normal it does not.
 
     Attributes:
+        features: maps of each of the five convolutions.
         stem: imagenet (conv1 over 11x11 pixels, four apart) or small (5x5, one apart, and 1,024 units in fc6 and fc7).
         single_tower: as Krizhevsky 2014 (arXiv:1404.5997) and torchvision: conv1 padded for 224x224, all biases start at 0.
         groups: parts of conv2, conv4 and conv5 that see only their part of the maps; 2 in the paper, one a GPU.
@@ -30,7 +31,7 @@ class AlexNet(nn.Module):
     """
 
     num_classes: int
-    features: tuple[int, int, int, int, int] = (96, 256, 384, 384, 256)
+    features: tuple[int, ...] = (96, 256, 384, 384, 256)
     stem: Stem = "imagenet"
     single_tower: bool = False
     groups: int = 2
@@ -46,6 +47,8 @@ class AlexNet(nn.Module):
     axis_name: str | None = None
 
     def __post_init__(self) -> None:
+        if len(self.features) != 5:
+            raise UsageError(f"{len(self.features)} numbers, not one for each of five convolutions", "features")
         if any(features % self.groups for features in self.features):
             raise UsageError(f"{self.groups} parts of {self.features} maps are not of whole maps", "groups")
         super().__post_init__()
