@@ -72,7 +72,7 @@ def parse(args: Sequence[str]) -> Request | SweepRequest:
     if file.endswith(".sweep") and words != [file]:
         raise UsageError(f"usage: {file} [--flag=value ...]", where=COMMAND_LINE)
     if file.endswith(".sweep") or any(setting.name == "sweep" for setting in settings):
-        return understand(words, settings, file, _understand, OPTIONS)
+        return understand(args, words, settings, file, _understand, OPTIONS)
     experiment, options, origins = _understand(settings)
     return Request(words, experiment, options, origins, file, _name(file))
 

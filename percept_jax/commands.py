@@ -46,7 +46,7 @@ def sweep(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[
     """Runs, resumes, or tells what came of a sweep."""
     from percept_jax.sweeps import crew, sweep
 
-    if request.options["workers"] > 1:
+    if request.options["workers"] > 1 and not crew.is_worker():
         jax.config.update("jax_platforms", "cpu")  # the devices are for the workers
     use_compilation_cache()
     if not crew.is_worker() and (warning := idle_accelerator()):

@@ -38,6 +38,7 @@ class SweepRequest(NamedTuple):
         file: the sweep file, or the flag file of a sweep that the command line describes.
         name: of the sweep: the file's stem, and what tells it from others of the file.
         text: the file as given, with what the command line adds.
+        arguments: the command line.
     """
 
     spec: Spec
@@ -46,3 +47,4 @@ class SweepRequest(NamedTuple):
     file: str
     name: str
     text: str
+    arguments: Sequence[str]

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def run(sweep: Any, interrupted: Callable[[], int | None]) -> None:
     trials = [t for trials in (*sweep.tuning().values(), *map(dict.values, sweep.arms().values())) for t in trials if t]
     board = Board(sweep.folder, {t.id: t for t in trials}, sweep.metric)
     logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
-    workers = [_start(i, len(logs), log) for i, log in enumerate(logs)]
+    workers = [_start(i, len(logs), log, sweep.request.arguments) for i, log in enumerate(logs)]
     board.start()
     try:
         while any(worker.poll() is None for worker in workers):
@@ -48,9 +48,9 @@ def run(sweep: Any, interrupted: Callable[[], int | None]) -> None:
             board.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
 
 
-def _start(number: int, workers: int, log: Path) -> subprocess.Popen:
+def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> subprocess.Popen:
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = [arg for arg in sys.orig_argv if not arg.startswith(("--workers", "--fresh"))] + ["--workers=1"]
+    command = [sys.executable, "-P", "-m", "percept_jax", *arguments]
     environment = {**os.environ, _MARK: str(number)}
     if gpus := _gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
@@ -59,7 +59,7 @@ def _start(number: int, workers: int, log: Path) -> subprocess.Popen:
     try:
         os.sched_setaffinity(0, share if not gpus else cores)  # it inherits them: two that share all cores are slower
         with open(log, "w") as file:
-            return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+            return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
     finally:
         os.sched_setaffinity(0, cores)
 

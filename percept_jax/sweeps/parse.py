@@ -21,12 +21,18 @@ Understand = Callable[[Sequence[Setting]], tuple[Experiment, dict[str, Any], dic
 
 
 def understand(
-    words: Sequence[str], settings: Sequence[Setting], file: str, read: Understand, known: Mapping[str, Any]
+    arguments: Sequence[str],
+    words: Sequence[str],
+    settings: Sequence[Setting],
+    file: str,
+    read: Understand,
+    known: Mapping[str, Any],
 ) -> SweepRequest:
     """The sweep of a .sweep file, or of a flag file with --sweep, with what the command line adds.
 
     Args:
-        words: what else is on the command line.
+        arguments: the command line.
+        words: those of it that are neither a flag nor a flag file.
         settings: of the flag file, and of the command line.
         file: the file; empty without one.
         read: makes an experiment and options of settings.
@@ -59,7 +65,7 @@ def understand(
     added = [f"--{s.name}" if s.text is None else f"--{s.name}={s.text}" for s in changes if s.name not in SAME_SWEEP]
     if added:
         text = f"# on the command line: {shlex.join(added)}\n{text}"
-    return SweepRequest(found, setups, options, file or COMMAND_LINE, _name(file, setups[0], added), text)
+    return SweepRequest(found, setups, options, file or COMMAND_LINE, _name(file, setups[0], added), text, arguments)
 
 
 def _refuse(setting: Setting, file: str, known: Mapping[str, Any], in_arm: bool) -> None:

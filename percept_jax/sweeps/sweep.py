@@ -38,7 +38,7 @@ class Sweep:
         self.request, self.spec = request, request.spec
         first = request.setups[0].experiment
         self.folder = Path(first.run_dir).expanduser() if first.run_dir else ROOT / "runs" / request.name
-        self.fresh = first.fresh
+        self.fresh = first.fresh and not crew.is_worker()  # who started it has cleared the folder
         self.options = options(request.options)
         self._ready: dict[str, ready.Ready] = {}
         setups = [self._check(setup) for setup in request.setups]
@@ -56,7 +56,7 @@ class Sweep:
                 key = plan.program_key(experiment, 0)
                 if key not in self._ready:
                     self._ready[key] = ready.check(experiment)
-                    if self.options.workers == 1:  # else the devices are the workers'
+                    if self.options.workers == 1 or crew.is_worker():  # else the devices are theirs
                         loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
                 self.steps(experiment)
                 checked.append(experiment)
@@ -218,7 +218,7 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
         return describe.dry_run(sweep)
     sweep.write()
     worker = crew.is_worker()
-    if sweep.options.workers > 1:
+    if sweep.options.workers > 1 and not worker:
         crew.run(sweep, interrupted)
     else:
         for trials in _stages(sweep):
@@ -250,11 +250,11 @@ def _finish(sweep: Sweep) -> dict[str, Any]:
     found = show(compare.load([sweep.folder]), sweep.folder)
     trials = {t.id: t for trials in sweep.arms().values() for t in trials.values() if t}
     failed = [error["error"] for trial, error in sweep.failures().items() if trial in trials and not sweep.result(trials[trial])]
-    left = [t for t in trials.values() if not sweep.result(t)]
+    left = [t for arm in sweep.arms().values() for t in arm.values() if not t or not sweep.result(t)]
     if failed:
         raise PerceptError(f"{len(failed)} of {len(trials)} trials failed ({failed[0]}); the same command tries them again")
     if left:
-        print(f"{len(left)} of {len(trials)} trials are left to other shards")
+        print(f"{len(left)} trials are left to other shards, or wait for what they tune")
     return found
 
 

@@ -80,9 +80,8 @@ class Worker:
                 if program.key not in doubtful or all(p.key in doubtful for p in left):
                     progress |= self._work_on(program, doubtful)
                 if programs and all(p.key in doubtful for p in programs) and not self._any_finished(programs):
-                    raise PerceptError(
-                        f"the first trials of every program failed: {self._failures()[left[0].trials[0].id]['error']}"
-                    )
+                    said = next(failure["error"] for failure in self._failures().values() if failure["time"] >= self._began)
+                    raise PerceptError(f"the first trials of every program failed: {said}")
             self._look_out()
             if not progress:
                 if self.options.shards > 1:
