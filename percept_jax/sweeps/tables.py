@@ -11,6 +11,7 @@ from percept_jax.sweeps.comparison import Comparison, Row
 from percept_jax.sweeps.statistics import better
 
 _UNKNOWN = "—"
+_NAME = 30  # columns of a terminal that an arm's name gets, if it wants them
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", _UNKNOWN: "---",
@@ -88,11 +89,12 @@ def plain(c: Comparison, width: int) -> str:
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(header, *rows, strict=True)]
     table = Table(box=SIMPLE)
     for name in header:
-        table.add_column(name, no_wrap=name not in ("arm", "changed"), overflow="fold")
+        words = name in ("arm", "changed")
+        table.add_column(name, no_wrap=not words, overflow="fold", min_width=min(_NAME, widths[0]) if name == "arm" else None)
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()
-    least = sum(widths[1:-1]) + 2 * 10 + 3 * len(header) + 1  # 10 for words, which may be folded; 3 between columns
+    least = min(_NAME, widths[0]) + sum(widths[1:-1]) + min(20, widths[-1]) + 3 * len(header) + 1  # 3 between columns
     Console(file=text, width=max(width, least), markup=False, highlight=False, emoji=False).print(table)
     notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in (_about(c), *c.notes)]
     return "\n".join([c.name, *(line.rstrip() for line in text.getvalue().splitlines()), *notes]) + "\n"
