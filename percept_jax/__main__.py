@@ -10,7 +10,9 @@ BEGAN = time.time()  # before the imports, which are most of the start
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a state to save, Ctrl-C just ends the process
 
 import contextlib
+import dataclasses
 import functools
+import itertools
 import json
 import os
 import re
@@ -69,11 +71,15 @@ def parse(args: Sequence[str]) -> Request | SweepRequest:
     booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
     words, settings = expand(["--help" if arg == "-h" else arg for arg in args], booleans | {"no" + name for name in booleans})
     file = next((arg for arg in args if arg.endswith((".flags", ".sweep")) and not arg.startswith("-")), "")
-    if file.endswith(".sweep") and words != [file]:
-        raise UsageError(f"usage: {file} [--flag=value ...]", where=COMMAND_LINE)
     if file.endswith(".sweep") or any(setting.name == "sweep" for setting in settings):
-        return understand(args, words, settings, file, _understand, OPTIONS)
+        return understand(args, words, settings, file, _understand, OPTIONS, booleans)
+    for one, other in itertools.pairwise(settings):
+        if one.name == other.name and one.text != other.text and one.origin == other.origin == COMMAND_LINE:
+            said = f"{one.text} and {other.text}, one after the other, as a shell makes of braces; a sweep wants --sweep"
+            raise UsageError(said, one.name, COMMAND_LINE)
     experiment, options, origins = _understand(settings)
+    if Path(file).name == "run.flags" and Path(file).resolve().parent.parent.name == "trials" and not experiment.run_dir:
+        experiment = dataclasses.replace(experiment, run_dir=str(Path(file).resolve().parent))  # a trial of a sweep
     return Request(words, experiment, options, origins, file, _name(file))
 
 
@@ -183,7 +189,8 @@ def run(request: Request | SweepRequest) -> dict[str, Any]:
     with _located(request.origins, request.file or COMMAND_LINE):
         for flag in request.origins:
             if not commands.listens(command, flag, request.options):
-                raise UsageError(f"does not apply to {command or 'training'}", flag)
+                hint = "; with --sweep it does" if not command and flag in spec.FLAGS else ""
+                raise UsageError(f"does not apply to {command or 'training'}{hint}", flag)
         if command:
             return commands.COMMANDS[command](request._replace(words=rest))
         if request.options["dry_run"]:

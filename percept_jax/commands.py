@@ -44,28 +44,30 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
 
 def sweep(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
     """Runs, resumes, or tells what came of a sweep."""
-    from percept_jax.sweeps import crew, sweep
+    from percept_jax.sweeps.run import run
+    from percept_jax.sweeps.workers import is_worker
 
-    if request.options["workers"] > 1 and not crew.is_worker():
+    if request.options["workers"] > 1 and not is_worker():
         jax.config.update("jax_platforms", "cpu")  # the devices are for the workers
     use_compilation_cache()
-    if not crew.is_worker() and (warning := idle_accelerator()):
+    if not is_worker() and (warning := idle_accelerator()):
         print(warning)
-    return sweep.run(request, interrupted)
+    return run(request, interrupted)
 
 
 def compare(request: Request) -> dict[str, Any]:
     """compare SWEEP_OR_RUN_DIR...: arms side by side, paired by seed; tables and report.html."""
-    from percept_jax.sweeps import compare, sweep
+    from percept_jax.sweeps import compare
+    from percept_jax.sweeps.run import show
 
-    if not request.words:
+    if not request.words or any(word.endswith(".sweep") for word in request.words):
         raise UsageError("usage: compare SWEEP_OR_RUN_DIR... [--baseline=ARM] [--metric=test/accuracy] [--to=DIR]")
     paths, options = [Path(word).expanduser() for word in request.words], request.options
     loaded = compare.load(paths, options["metric"], options["baseline"])
     alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
     digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
     folder = Path(options["to"]).expanduser() if options["to"] else paths[0] if alone else ROOT / "runs" / f"compare-{digest}"
-    return sweep.show(loaded, folder)
+    return show(loaded, folder)
 
 
 def evaluate(request: Request) -> dict[str, Any]:

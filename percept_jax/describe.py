@@ -94,7 +94,7 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
     index = jax.ShapeDtypeStruct((1, experiment.batch(len(info.index["train"])) // devices), jnp.int32)
-    data = _abstract_data(info, stored, hparams.learning_rate.dtype)
+    data = abstract_data(info, stored, hparams.learning_rate.dtype)
     step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -103,7 +103,7 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     }
 
 
-def _abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
+def abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
     """Shapes and dtypes of a data set on a device."""
     count, array = sum(info.splits.values()), jax.ShapeDtypeStruct
     kind = jnp.int32 if info.words else jnp.uint8 if info.kind == "images" else jnp.float32

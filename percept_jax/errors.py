@@ -31,6 +31,10 @@ class StorageError(PerceptError):
     exit_code = 3
 
 
+class Busy(StorageError):
+    """Another process holds a run directory."""
+
+
 class DataError(PerceptError):
     """The numbers or the data are wrong: a loss that is not finite, a bad record."""
 

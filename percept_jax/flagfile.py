@@ -82,6 +82,8 @@ def read_sweep(path: Path) -> list[Section]:
             if not header[1].strip():
                 raise UsageError("an arm needs a name: [name]", where=origin)
             sections.append(Section(header[1].strip(), origin, []))
+        elif line.lstrip().startswith("["):
+            raise UsageError("an arm begins with [name], alone on its line and at its start", where=origin)
         elif line.strip() and not line.lstrip().startswith(("#", "//")):
             setting = _parse(re.sub(r"\s+(#|//).*", "", line).rstrip(), origin)
             included = setting.name == "flagfile"

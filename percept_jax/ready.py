@@ -20,10 +20,11 @@ from percept_jax.training.step import init_state
 
 
 class Ready(NamedTuple):
-    """An experiment that can be trained as far as one can tell before it is: its data set, and pixels a side as stored."""
+    """An experiment that can be trained as far as one can tell: its data set, what its model sees, pixels a side as stored."""
 
     experiment: Experiment
     info: Info
+    shape: tuple[int, ...]
     stored_size: int
 
     @property
@@ -55,7 +56,7 @@ def check(experiment: Experiment, info: Info | None = None, begun: bool = False)
     if not begun:
         check_weights(experiment, info, shape)
     experiment.total_steps(len(info.index["train"]))
-    return Ready(experiment, info, stored)
+    return Ready(experiment, info, shape, stored)
 
 
 def located(experiment: Experiment, folder: Path) -> Experiment:

@@ -28,7 +28,7 @@ from percept_jax.sweeps.workers import Worker
 from percept_jax.training import loop
 
 BASE = ["--model=mlp", "--hidden=16", "--steps=20", "--batch_size=32", "--learning_rate=0.05", "--eval_every=10"]
-BASE += ["--log_every=5", "--devices=1", "--pack=4"]  # what is measured may be another width the next time
+BASE += ["--log_every=5", "--devices=1", "--pack=off"]  # one program for most of what follows
 FIRST = len(BASE) + 1  # number of the line below
 EVERYTHING = ["--dropout_rate=0.2", "--weight_decay=1e-3", "--label_smoothing=0.1", "--ema_decay=0.9", "--schedule=cosine"]
 LENET = ["--model=lenet5", "--norm=batch", "--image_size=16"]
@@ -138,7 +138,7 @@ def test_a_sweep_as_a_person_starts_it(write, tmp_path, launch):
     "flags",
     [
         [*EVERYTHING, "--checkpoint_every=7"],
-        [*EVERYTHING, "--devices=2"],
+        pytest.param([*EVERYTHING, "--devices=2"], marks=pytest.mark.slow),
         pytest.param([*LENET, *EVERYTHING], marks=pytest.mark.slow),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_wide_pack_is_its_trials_up_to_rounding(write, tmp_path, case):
         assert provenance["restarts"] == []
 
 
-@pytest.mark.parametrize("pack", ["4", "off", "auto"])
+@pytest.mark.parametrize("pack", [pytest.param("4", marks=pytest.mark.slow), "off", "auto"])
 def test_a_sweep_over_traced_numbers_compiles_one_step_and_one_evaluation(write, tmp_path, caplog, pack):
     arms = {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.01, "dropout_rate": 0.2, "label_smoothing": 0.1}
     path = write("--seeds=2", *(line for name, value in arms.items() for line in (f"[{name}]", f"--{name}={value}")))
@@ -212,6 +212,7 @@ def test_divergence_leaves_the_neighbour_its_bits(write, tmp_path):
     assert_same_bits(trials(wild)["learning_rate=0.05", 0], trials(calm)["learning_rate=0.05", 0])
 
 
+@pytest.mark.slow
 def test_a_trial_that_stops_in_a_pack_is_the_solo_run(write, tmp_path):
     """Its neighbour goes on; a third, alike, only fills the pack up."""
     lines = ["--dtype=float64", "--steps=200", "--eval_every=5", "--stop_after=0.5", "--checkpoint_every=7"]
@@ -268,7 +269,7 @@ FAULTS = {  # lines of the file, arguments, what is said: of the first line belo
     "too many": ("--seeds=1000000", "", 0, "--seeds: 1000000 trials; at most 10000"),
     "value": ("--momentum={0.1,0.5,1.5,0.9}", "", 0, "--momentum: 1.5 is outside [0, 1)"),
     "value of an arm": ("[a]|--momentum=0.5|[b]|--momentum={0.6,1}", "", 3, "--momentum: 1.0 is outside [0, 1)"),
-    "tuned value": ("--tune=momentum={0.5,2}", "", 0, "--momentum: 2.0 is outside [0, 1)"),
+    "tuned value": ("--momentum=0.9|--tune=momentum={0.5,2}", "", 1, "--momentum: 2.0 is outside [0, 1)"),
     "batch of an arm": ("--devices=4|--pack=off|[a]|--batch_size=30", "", 3, "--batch_size: 30 examples cannot be split"),
     "devices": ("[a]|--devices=9", "", 1, "--devices: 9 asked for, 8 here"),
     "model of an arm": ("[a]|--model=linear", "", None, "--hidden: a knob of mlp"),
@@ -337,7 +338,7 @@ def failing(monkeypatch, fails):
     return tried
 
 
-@pytest.mark.parametrize("order", ["{24,16}", "{16,24}"])
+@pytest.mark.parametrize("order", ["{24,16}", pytest.param("{16,24}", marks=pytest.mark.slow)])
 def test_a_crash_is_tried_twice_then_reported_and_the_rest_is_done(write, tmp_path, monkeypatch, capsys, order):
     path, folder = write(f"--hidden={order}", "--seeds=2"), tmp_path / "sweep"
     with monkeypatch.context() as patched:
@@ -497,6 +498,12 @@ def test_a_value_more_runs_only_what_is_new_and_dry_run_counts_it(write, tmp_pat
     assert (found["trials"], found["done"], found["seconds"]) == (12, 12, 0)
 
 
+def test_a_dry_run_prepares_no_data(write, tmp_path):
+    path = write("--learning_rate={0.02,0.05}")
+    run(path, tmp_path / "sweep", "--dry_run", f"--data_dir={tmp_path / 'data'}")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 def test_a_finished_sweep_shows_its_table_again_with_another_metric(write, tmp_path, monkeypatch, capsys):
     path, folder = write("--learning_rate={0.02,0.05}"), tmp_path / "sweep"
     run(path, folder)
@@ -562,7 +569,7 @@ def test_tuning_chooses_by_validation_on_a_seed_of_its_own(write, tmp_path, caps
 def test_a_kill_between_the_stages_of_tuning_changes_nothing(write, tmp_path, monkeypatch):
     path = write(*TUNED)
     straight, killed = tmp_path / "straight" / "sweep", tmp_path / "killed" / "sweep"
-    run(path, straight, "--pack=2")
+    run(path, straight)
     written, real = [], Sweep.write
 
     def die(self):
@@ -574,11 +581,11 @@ def test_a_kill_between_the_stages_of_tuning_changes_nothing(write, tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr(Sweep, "write", die)
         with pytest.raises(KeyboardInterrupt):
-            sweep(path, killed, "--pack=2")
+            sweep(path, killed)
     before = finished_at(killed)
     assert len(before) == 4
     assert all(trial is None for arm in read_plan(killed)["arms"] for trial in arm["trials"].values())
-    run(path, killed, "--pack=2")
+    run(path, killed)
     assert before.items() <= finished_at(killed).items()
     assert_same_trials(straight, killed)
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class Board:
         self._folder, self._trials, self._metric, self._quiet = folder, trials, metric, quiet
         self._results: dict[str, Any] = {}
         self._before = self._began = self._looked = 0.0
-        self._told, self._part, self._bar = "", 0.0, None
+        self._told, self._part, self._live = "", 0.0, None
 
     def start(self) -> None:
         """The first trials are about to run."""
@@ -32,22 +32,30 @@ class Board:
         self._before, self._began = len(self._results), time.monotonic()
         if sys.stderr.isatty() and not self._quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
+            from rich.live import Live
 
-            self._bar = Progress(BarColumn(), TextColumn("{task.fields[said]}"), console=Console(stderr=True))
-            self._bar.add_task("trials", total=len(self._trials), completed=len(self._results), said=self._said())
-            self._bar.start()
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
+            self._live.start()
+
+    def add(self, trials: Iterable[Planned]) -> None:
+        """There are these trials too; tuning may have found their settings."""
+        before = self._trials.keys()
+        self._trials = {**self._trials, **{trial.id: trial for trial in trials}}
+        if before != self._trials.keys():
+            done = len(self._results)
+            self._look()
+            self._before += len(self._results) - done
 
     def close(self) -> None:
         """No more is going to be run."""
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
+        if self._live:
+            self._live.stop()
+            self._live = None
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
         elif not self._quiet:
             Reporter().note(text)
 
@@ -56,8 +64,10 @@ class Board:
         if not now and time.monotonic() < self._looked + EVERY:
             return
         self._look()
-        if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=len(self._results) + self._part, said=self._said())
+        if self._live:
+            from rich.text import Text
+
+            self._live.update(Text(self._said()), refresh=True)
         elif self._told != str(len(self._results)):
             self._told = str(len(self._results))
             self.note(self._said())
@@ -79,18 +89,18 @@ class Board:
                 self._results[trial] = json.loads(path.read_text())
 
     def _said(self) -> str:
-        done, failed = len(self._results), self._failed()
-        begun = [t for t in self._trials if t not in self._results and (self._folder / "trials" / t / "provenance.json").exists()]
-        text = f"{done} of {len(self._trials)} trials done, {len(begun)} begun, {failed} failed"
+        done, failed, folder = len(self._results), self._failed(), self._folder / "trials"
+        left = self._trials.keys() - self._results.keys() - failed
+        begun = [trial for trial in left if (folder / trial / "provenance.json").exists()]
+        text = f"{done} of {len(self._trials)} trials done, {len(begun)} begun, {len(failed)} failed"
         fresh = done - self._before + self._part
-        if fresh > 0 and done < len(self._trials):
-            left = (len(self._trials) - done - self._part) * (time.monotonic() - self._began) / fresh
-            text += f"; eta {left:.0f} s"
+        if fresh > 0 and left:
+            text += f"; eta {(len(left) - self._part) * (time.monotonic() - self._began) / fresh:.0f} s"
         return text + self._best()
 
-    def _failed(self) -> int:
+    def _failed(self) -> set[str]:
         path = self._folder / "failures.json"
-        return len(set(json.loads(path.read_text())) - set(self._results)) if path.exists() else 0
+        return (set(json.loads(path.read_text())) & self._trials.keys()) - self._results.keys() if path.exists() else set()
 
     def _best(self) -> str:
         number, by_arm = self._metric.partition("/")[2], {}

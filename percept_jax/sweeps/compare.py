@@ -21,6 +21,7 @@ class Sweep(NamedTuple):
     arms: Sequence[Arm]
     metric: str
     baseline: str
+    left_out: int = 0  # trials of the same flags and seed as another one
 
 
 def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
@@ -57,7 +58,12 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
         raise UsageError(checks.unknown(baseline, names), "baseline")
     base = next(arm.flags for arm in first.arms if arm.name == first.baseline)
     name = " + ".join(dict.fromkeys(sweep.name for sweep in sweeps.values()))
-    return Sweep(name, arms, metric, baseline or next(arm.name for arm in arms if arm.flags == base))
+    paths_of = [
+        {o.path.resolve() for arm in some for o in arm.outcomes if o.result}
+        for some in (*(s.arms for s in sweeps.values()), arms)
+    ]
+    left_out = len(set().union(*paths_of[:-1]) - paths_of[-1])
+    return Sweep(name, arms, metric, baseline or next(arm.name for arm in arms if arm.flags == base), left_out)
 
 
 def _read_sweep(path: Path) -> Sweep:
@@ -66,7 +72,9 @@ def _read_sweep(path: Path) -> Sweep:
     arms = []
     for arm in plan["arms"]:
         outcomes = [
-            _outcome(int(seed), path / "trials" / (trial or "unknown"), failures.get(trial))  # null: not tuned yet
+            _outcome(int(seed), path / "trials" / trial, failures.get(trial))
+            if trial
+            else Outcome(int(seed), path, "failed" if arm.get("error") else "missing", error=arm.get("error", ""))  # not tuned
             for seed, trial in arm["trials"].items()
         ]
         arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes))

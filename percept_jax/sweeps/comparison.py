@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 
@@ -45,7 +46,8 @@ class Row(NamedTuple):
         difference, low, high: mean of the paired differences to the baseline, and its 95 % t interval.
         p_t, p_sign: of the paired t test and the exact sign-flip test, two-sided; p_t_holm, p_sign_holm: Holm-corrected.
         seconds: of a trial, the mean.
-        changed: flags whose value is not the baseline's, as flag files spell them.
+        changed: flags whose value is not the baseline's, as flag files spell them; "" where the arm has no such flag.
+        flags: all of them.
     """
 
     arm: str
@@ -65,6 +67,7 @@ class Row(NamedTuple):
     p_sign_holm: float | None
     seconds: float | None
     changed: Mapping[str, str]
+    flags: Mapping[str, str] = MappingProxyType({})
 
 
 class Comparison(NamedTuple):

@@ -7,34 +7,27 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from percept_jax.errors import Interrupted, PerceptError
 from percept_jax.sweeps.board import Board
-from percept_jax.sweeps.workers import POLL
-
-_MARK = "PERCEPT_WORKER"  # in the environment of a worker: its number
-
-
-def is_worker() -> bool:
-    """Whether this process is one of a crew, which leaves the table to who started it."""
-    return _MARK in os.environ
+from percept_jax.sweeps.sweep import Sweep
+from percept_jax.sweeps.workers import MARK, POLL
 
 
-def run(sweep: Any, interrupted: Callable[[], int | None]) -> None:
+def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
     """Starts the workers and waits for them. Raises Interrupted when a signal came, PerceptError where none came to the end."""
-    trials = [t for trials in (*sweep.tuning().values(), *map(dict.values, sweep.arms().values())) for t in trials if t]
-    board = Board(sweep.folder, {t.id: t for t in trials}, sweep.metric)
+    board = Board(sweep.folder, {}, sweep.metric)
     logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
     workers = [_start(i, len(logs), log, sweep.request.arguments) for i, log in enumerate(logs)]
     board.start()
     try:
         while any(worker.poll() is None for worker in workers):
-            board.refresh()
+            board.add(trial for trials in sweep.tuning().values() for trial in trials)
+            board.add(trial for arm in sweep.arms().values() for trial in arm.values() if trial)
+            board.refresh(now=True)
             if number := interrupted():
-                raise Interrupted(number)
-            time.sleep(POLL / 5)
-        board.refresh(now=True)
+                raise Interrupted(number, fresh=fresh)
+            time.sleep(POLL)
     finally:
         board.close()
         for worker in workers:
@@ -51,7 +44,7 @@ def run(sweep: Any, interrupted: Callable[[], int | None]) -> None:
 def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> subprocess.Popen:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "percept_jax", *arguments]
-    environment = {**os.environ, _MARK: str(number)}
+    environment = {**os.environ, MARK: str(number)}
     if gpus := _gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     cores = sorted(os.sched_getaffinity(0))

@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def understand(
     file: str,
     read: Understand,
     known: Mapping[str, Any],
+    booleans: Set[str],
 ) -> SweepRequest:
     """The sweep of a .sweep file, or of a flag file with --sweep, with what the command line adds.
 
@@ -37,23 +38,30 @@ def understand(
         file: the file; empty without one.
         read: makes an experiment and options of settings.
         known: the options of all commands.
+        booleans: flags that need no value.
 
     Raises:
         UsageError: with the place of what is wrong in the file or on the command line.
     """
+    if "compare" in words:
+        raise UsageError("compare takes the directories of sweeps and runs", where=COMMAND_LINE)
+    if words != [file] * file.endswith(".sweep"):
+        raise UsageError(
+            "usage: FILE.sweep [--flag=value ...], or FILE.flags --sweep [--flag={value,value} ...]", where=COMMAND_LINE
+        )
     overrides = [setting for setting in settings if setting.origin == COMMAND_LINE]
     if file.endswith(".sweep"):
         sections, text = read_sweep(Path(file)), Path(file).read_text(encoding="utf-8-sig")
-    elif words:
-        raise UsageError("usage: FILE.flags --sweep [--flag={value,value} ...]", where=COMMAND_LINE)
     else:
         sections = [Section("", file or COMMAND_LINE, [setting for setting in settings if setting.origin != COMMAND_LINE])]
         text = f"# {file}\n" if file else ""
-    base, *named = sections
+    base, *named = (s._replace(settings=[_spelled_out(setting, booleans) for setting in s.settings]) for s in sections)
+    overrides = [_spelled_out(setting, booleans) for setting in overrides]
     _, options, _ = read([s for s in (*base.settings, *overrides) if s.name in OPTIONS])
-    foreign = [s for section in sections for s in section.settings] + overrides
-    for setting in foreign:
-        _refuse(setting, file, known, in_arm=any(setting in section.settings for section in named))
+    for setting in (*base.settings, *overrides):
+        _refuse(setting, file, known, in_arm=False)
+    for setting in (setting for section in named for setting in section.settings):
+        _refuse(setting, file, known, in_arm=True)
     base = base._replace(settings=[s for s in base.settings if s.name not in OPTIONS])
     changes = [s for s in overrides if s.name not in OPTIONS]
     found = spec.build([base, *named], changes)
@@ -61,11 +69,21 @@ def understand(
     for arm in found.arms:
         experiment, _, origins = read(arm.settings)
         candidates = [read([*arm.settings, *tried])[0] for tried in found.candidates]
-        setups.append(Setup(arm.name, experiment, origins, candidates))
+        setups.append(Setup(arm.name, experiment, origins, candidates, arm.origin))
     added = [f"--{s.name}" if s.text is None else f"--{s.name}={s.text}" for s in changes if s.name not in SAME_SWEEP]
     if added:
         text = f"# on the command line: {shlex.join(added)}\n{text}"
     return SweepRequest(found, setups, options, file or COMMAND_LINE, _name(file, setups[0], added), text, arguments)
+
+
+def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:
+    """--flag as --flag=true, and --noflag as --flag=false: so that an arm is seen to set the flag of a factor."""
+    name, text, _ = setting
+    if text is None and name in booleans:
+        return setting._replace(text="true")
+    if text is None and name.removeprefix("no") in booleans:
+        return setting._replace(name=name.removeprefix("no"), text="false")
+    return setting
 
 
 def _refuse(setting: Setting, file: str, known: Mapping[str, Any], in_arm: bool) -> None:

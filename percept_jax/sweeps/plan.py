@@ -21,12 +21,14 @@ class Setup(NamedTuple):
         experiment: all but the seed.
         origins: flag -> where it was given.
         candidates: the experiments that tuning chooses from; none without tuning.
+        where: it was asked for.
     """
 
     name: str
     experiment: Experiment
     origins: Mapping[str, str]
     candidates: Sequence[Experiment] = ()
+    where: str = ""
 
 
 class Planned(NamedTuple):
@@ -50,8 +52,11 @@ def trials(setups: Iterable[Setup], seeds: Sequence[int], identity: Callable[[Ex
 
 
 def tuning(setups: Iterable[Setup], seeds: Sequence[int], identity: Callable[[Experiment], str]) -> dict[str, list[Planned]]:
-    """The trials that choose each arm's setting, by its name: on a seed that is not among those of the table."""
-    seed = max(seeds) + 1
+    """The trials that choose each arm's setting, by its name: on a seed that is not among those of the table.
+
+    It is a far one, so that more seeds in the table do not change what is chosen.
+    """
+    seed = next(seed for seed in range(2**32 - 1, 0, -1) if seed not in seeds)
     return {setup.name: [_planned(setup.name, e, seed, identity) for e in setup.candidates] for setup in setups}
 
 

@@ -6,6 +6,7 @@ import io
 import math
 import re
 import statistics
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -314,5 +315,6 @@ def _figure(width: float, height: float) -> Any:
 
 def _png(figure: Any) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of glyphs: a box in their place says as much
+        figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
     return content.getvalue()

@@ -180,6 +180,7 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
         axes = ()
     for section, mine in zip(named, own, strict=True):
         set_here = {setting.name for setting in section.settings}
+        set_here |= {"epochs", "steps"} if set_here & {"epochs", "steps"} else set()  # the one takes the other's place
         rest = [tuple(factor for factor in axis if factor.name not in set_here) for axis in axes]
         arm = Arm(section.name, section.origin, (*common, *section.settings))
         blocks.append((arm, [*filter(None, rest), *mine]))

@@ -14,9 +14,9 @@ _EXACT = 20  # differences: a million sign vectors
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95 % t interval of the mean, low and high (Student 1908); None, None of fewer than two."""
+    """The 95 % t interval of the mean, low and high (Student 1908); None, None where `paired_t` is."""
     n = len(differences)
-    if n < 2:
+    if n < 2 or _alike(differences):
         return None, None
     mean, half = np.mean(differences), special.stdtrit(n - 1, 1 - ALPHA / 2) * np.std(differences, ddof=1) / math.sqrt(n)
     return float(mean - half), float(mean + half)
@@ -25,13 +25,12 @@ def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None
 def paired_t(differences: Sequence[float]) -> float | None:
     """Two-sided p value of the paired t test; None of fewer than two differences.
 
-    Differences that are all alike have no spread to measure their mean by: 1 where they are 0, else 0.
+    None too where they are all alike, as those of a few seeds on a small test set may be: there is no spread then to measure
+    their mean by.
     """
     n = len(differences)
-    if n < 2:
+    if n < 2 or _alike(differences):
         return None
-    if np.ptp(differences) == 0:
-        return 0.0 if differences[0] else 1.0
     t = np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(n))
     return float(2 * special.stdtr(n - 1, -abs(t)))
 
@@ -101,8 +100,10 @@ def changed(flags: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]
     return {flag: flags.get(flag, "") for flag in {**flags, **base} if flags.get(flag) != base.get(flag)}
 
 
-def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str) -> Comparison:
+def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out: int = 0) -> Comparison:
     """The table of a metric by arm, the baseline first; differences are taken between trials of the same seed.
+
+    `left_out` are trials that repeat another's flags and seed.
 
     Holm's correction counts all arms but the baseline, separately for each test. Raises KeyError for a baseline that is
     not the name of an arm.
@@ -114,7 +115,14 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str) -> Compa
     rows = [row._replace(p_t_holm=t, p_sign_holm=sign) for row, t, sign in zip(rows, p_t, p_sign, strict=True)]
     outcomes = [outcome for arm in arms for outcome in arm.outcomes]
     notes = [*_of_tests(rows, metric), *_of_pairs(rows), *_of_trials(outcomes, metric), *_of_origins(outcomes)]
+    if left_out:
+        notes.append(f"{_count(left_out, 'trial')} left out: of the same flags and seed as another one.")
     return Comparison(name, metric, baseline, rows, notes)
+
+
+def _alike(differences: Sequence[float]) -> bool:
+    """Whether they are equal, up to rounding."""
+    return bool(np.ptp(differences) <= 1e-9 * np.max(np.abs(differences)))
 
 
 def _row(arm: Arm, base: Arm, metric: str) -> Row:
@@ -141,6 +149,7 @@ def _row(arm: Arm, base: Arm, metric: str) -> Row:
         p_sign_holm=None,
         seconds=_mean([sum(outcome.result["seconds"].values()) for outcome in arm.outcomes if outcome.result]),
         changed=changed(arm.flags, base.flags),
+        flags=arm.flags,
     )
 
 
@@ -166,6 +175,8 @@ def _of_tests(rows: Sequence[Row], metric: str) -> Iterable[str]:
             f"{corrected if comparisons > 1 else ''}: it cannot show a difference at {ALPHA}; "
             f"{seeds_needed(comparisons)} seeds would be needed."
         )
+    if any(row.paired > 1 and row.p_t is None for row in rows[1:]):
+        yield "Where all differences are alike there is no t test, and no interval: more seeds would show their spread."
     if any(row.low is not None or row.p_sign is not None for row in rows):
         yield f"Intervals and p values are over seeds on this fixed {split} set: they say nothing of other {split} sets."
     if split == "test":

@@ -1,28 +1,25 @@
-"""A sweep from its file to its table: every trial is checked, what is not finished is run, all of it is compared."""
+"""A sweep that has been checked, and the folder that it is kept in."""
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from percept_jax import files, ready
+from percept_jax import files
 from percept_jax.checks import unknown
-from percept_jax.errors import PerceptError, StorageError, UsageError
+from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.ready import Ready, check, located
 from percept_jax.request import SweepRequest
-from percept_jax.sweeps import compare, crew, plan, statistics, tables
-from percept_jax.sweeps.board import Board
-from percept_jax.sweeps.comparison import Comparison
+from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.plan import Planned, Setup
-from percept_jax.sweeps.workers import Options, Worker, locked
+from percept_jax.sweeps.workers import Options, is_worker, locked
 from percept_jax.training import evaluation, loop
-from percept_jax.training.run_dir import ROOT, data_path, flag_lines, flag_text, identity, read_json
+from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity, read_json
 
 
 class Sweep:
@@ -38,11 +35,12 @@ class Sweep:
         self.request, self.spec = request, request.spec
         first = request.setups[0].experiment
         self.folder = Path(first.run_dir).expanduser() if first.run_dir else ROOT / "runs" / request.name
-        self.fresh = first.fresh and not crew.is_worker()  # who started it has cleared the folder
+        self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
         self.options = options(request.options)
-        self._ready: dict[str, ready.Ready] = {}
+        self._ready: dict[str, Ready] = {}
         setups = [self._check(setup) for setup in request.setups]
         self.setups = plan.distinct(setups) if self.spec.design == "ofat" else setups
+        self._refuse_doubles()
         self.metric = self._metric()
         self._refuse_strangers()
 
@@ -52,14 +50,17 @@ class Sweep:
             checked = []
             for experiment in (setup.experiment, *setup.candidates):
                 experiment.validate()
-                experiment = dataclasses.replace(ready.located(experiment, folder), run_dir="", fresh=False)
+                experiment = dataclasses.replace(located(experiment, folder), run_dir="", fresh=False)
                 key = plan.program_key(experiment, 0)
                 if key not in self._ready:
-                    self._ready[key] = ready.check(experiment)
-                    if self.options.workers == 1 or crew.is_worker():  # else the devices are theirs
+                    self._ready[key] = check(experiment)
+                    if self.options.workers == 1 or is_worker():  # else the devices are theirs
                         loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
                 self.steps(experiment)
                 checked.append(experiment)
+            for seed in (min(self.spec.seeds), max(self.spec.seeds)):
+                with self._located({"seed": self.spec.origins.get("seeds", "")}):
+                    dataclasses.replace(checked[0], seed=seed).validate()
         return setup._replace(experiment=checked[0], candidates=checked[1:])
 
     @contextlib.contextmanager
@@ -70,9 +71,13 @@ class Sweep:
             error.where = error.where or origins.get(error.flag or "", self.request.file)
             raise
 
+    def ready(self, experiment: Experiment) -> Ready:
+        """What is known of an experiment of this sweep, whatever its numbers."""
+        return self._ready[plan.program_key(experiment, 0)]
+
     def steps(self, experiment: Experiment) -> int:
         """Of a trial."""
-        return experiment.total_steps(len(self._ready[plan.program_key(experiment, 0)].info.index["train"]))
+        return experiment.total_steps(len(self.ready(experiment).info.index["train"]))
 
     def _metric(self) -> str:
         reported = [evaluation.metric_names(known.info.task) for known in self._ready.values()]
@@ -84,17 +89,38 @@ class Sweep:
             raise UsageError(unknown(self.spec.metric, known), "metric", self.spec.origins["metric"])
         return self.spec.metric
 
+    def _refuse_doubles(self) -> None:
+        names: dict[str, str] = {}
+        for setup in self.setups:
+            same = names.setdefault(repr(setup.experiment.science()), setup.name)
+            if same != setup.name:
+                raise UsageError(f"arm {setup.name!r} is {same!r} once more: nothing of science differs", where=setup.where)
+
+    @property
+    def _file(self) -> str:
+        """The sweep's file, the same wherever the repository goes."""
+        path = Path(self.request.file).resolve()
+        return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
     def _refuse_strangers(self) -> None:
         folder = self.folder
-        if folder.exists() and not (folder / "plan.json").exists():
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder} is not a directory", "run_dir", self.request.file)
+        if (folder / "plan.json").exists() and not self.fresh:
+            other = read_json(folder / "plan.json")["file"]
+            if other != self._file:
+                raise UsageError(
+                    f"{folder} holds the sweep of {other}; choose another --run_dir, or --fresh", "run_dir", self.request.file
+                )
+        elif folder.exists() and not (folder / "plan.json").exists():
             known = {"trials", "sweep.flags"}  # a start that was cut short
             own = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in known]
-            if not folder.is_dir() or any(len(p.name) != 12 or not p.is_dir() for p in own):
+            if any(len(p.name) != 12 or not p.is_dir() for p in own):
                 raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", self.request.file)
 
     def arms(self) -> dict[str, dict[int, Planned | None]]:
         """The trials of the table, by arm and seed; None where tuning has not yet found the setting."""
-        chosen = [self._tuned(setup) for setup in self.setups]
+        chosen = [self.tuned(setup) for setup in self.setups]
         known = plan.trials([setup for setup in chosen if setup], self.spec.seeds, identity)
         return {setup.name: known.get(setup.name, dict.fromkeys(self.spec.seeds)) for setup in self.setups}
 
@@ -102,15 +128,25 @@ class Sweep:
         """The trials that choose the settings, by arm."""
         return plan.tuning(self.setups, self.spec.seeds, identity) if self.spec.candidates else {}
 
-    def _tuned(self, setup: Setup) -> Setup | None:
+    def tuned(self, setup: Setup) -> Setup | None:
+        """An arm with the setting that its tuning has chosen; None where it has not, or could not."""
         if not setup.candidates:
             return setup
         tried = plan.tuning([setup], self.spec.seeds, identity)[setup.name]
         results = [(trial, self.result(trial)) for trial in tried]
-        if not all(result or trial.id in self.failures() for trial, result in results):
+        if not self._settled(tried):
             return None
         best = plan.best(results, self.metric, statistics.better(self.metric))
         return best and setup._replace(experiment=best.experiment, candidates=())
+
+    def _settled(self, trials: Sequence[Planned]) -> bool:
+        failures = self.failures()
+        return all(trial.id in failures or self.result(trial) for trial in trials)
+
+    def lost(self, setup: Setup) -> bool:
+        """Whether the tuning of an arm has come to its end without a trial that was finished well."""
+        tried = plan.tuning([setup], self.spec.seeds, identity)[setup.name]
+        return bool(setup.candidates) and self._settled(tried) and not self.tuned(setup)
 
     def result(self, trial: Planned) -> dict[str, Any] | None:
         """What a trial came to; None while it is not finished."""
@@ -128,13 +164,16 @@ class Sweep:
     def write(self) -> None:
         """Writes sweep.flags, and plan.json as far as it is known; takes over what other sweeps have finished."""
         with locked(self.folder / ".locks" / "plan", wait=True):
+            path = self.folder / "plan.json"
+            share = not self.fresh
             if self.fresh:
                 self._clear()
-            path = self.folder / "plan.json"
-            old = read_json(path) if path.exists() else {"programs": {}, "share": not self.fresh}
+                self.fresh = False  # from now on it goes on from what is there
+            old = read_json(path) if path.exists() else {"programs": {}, "share": share}
             arms = self.arms()
             record = {
                 "name": self.request.name,
+                "file": self._file,
                 "metric": self.metric,
                 "baseline": self.spec.baseline if self.spec.baseline in arms else self.setups[0].name,
                 "design": self.spec.design,
@@ -152,7 +191,13 @@ class Sweep:
     def _arm(self, setup: Setup, trials: Mapping[int, Planned | None]) -> dict[str, Any]:
         experiment = next((t.experiment for t in trials.values() if t), setup.experiment)
         flags = [line for line in flag_lines(experiment) if not line.startswith("--seed=")]
-        return {"name": setup.name, "flags": flags, "trials": {str(seed): t and t.id for seed, t in trials.items()}}
+        error = "its tuning finished no trial well" if self.lost(setup) else ""
+        return {
+            "name": setup.name,
+            "flags": flags,
+            "trials": {str(seed): t and t.id for seed, t in trials.items()},
+            "error": error,
+        }
 
     def _share(self, trials: Sequence[Planned]) -> None:
         """Links to the run directories of trials that have been finished elsewhere: by other sweeps here, or alone."""
@@ -168,6 +213,11 @@ class Sweep:
                 path.unlink()  # to what is not there any more
             if trial.id in found and not path.exists() and _finished(found[trial.id], trial.id):
                 path.symlink_to(os.path.relpath(found[trial.id].resolve(), folder.resolve()))
+
+    def forget_packs(self) -> None:
+        """Deletes what was kept of packs on their way: every trial has its own checkpoint now."""
+        with locked(self.folder / ".locks" / "plan", wait=True):
+            shutil.rmtree(self.folder / "packs", ignore_errors=True)
 
     def _clear(self) -> None:
         for lock in (self.folder / ".locks").glob("*"):
@@ -207,81 +257,3 @@ def options(given: Mapping[str, Any]) -> Options:
     if given["shard"] and given["workers"] > 1:
         raise UsageError("give --shard or --workers, not both", "shard")
     return Options(pack, given["workers"], *map(int, (shard, shards))) if shard else Options(pack, given["workers"])
-
-
-def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
-    """Runs a sweep, or what is left of it; prints and writes its table."""
-    sweep = Sweep(request)
-    if request.options["dry_run"]:
-        from percept_jax.sweeps import describe
-
-        return describe.dry_run(sweep)
-    sweep.write()
-    worker = crew.is_worker()
-    if sweep.options.workers > 1 and not worker:
-        crew.run(sweep, interrupted)
-    else:
-        for trials in _stages(sweep):
-            board = Board(sweep.folder, {t.id: t for t in trials}, sweep.metric, quiet=worker)
-            board.start()
-            try:
-                Worker(sweep.folder, sweep.options, board, interrupted).work(sweep.programs(trials))
-                board.refresh(now=True)
-            finally:
-                board.close()
-    if worker:
-        return {}
-    return _finish(sweep)
-
-
-def _stages(sweep: Sweep) -> Iterator[list[Planned]]:
-    """The trials that tune, where there are some; then, with what they chose, those of the table."""
-    if tuning := sweep.tuning():
-        yield [trial for trials in tuning.values() for trial in trials]
-        sweep.write()  # now it knows the settings
-    yield [t for trials in sweep.arms().values() for t in trials.values() if t]
-
-
-def _finish(sweep: Sweep) -> dict[str, Any]:
-    sweep.write()
-    for setup in sweep.setups if sweep.spec.candidates else ():
-        tuned = sweep._tuned(setup)
-        print(f"{setup.name}: " + (_chosen(setup, tuned) if tuned else "no trial of the tuning was finished well"))
-    found = show(compare.load([sweep.folder]), sweep.folder)
-    trials = {t.id: t for trials in sweep.arms().values() for t in trials.values() if t}
-    failed = [error["error"] for trial, error in sweep.failures().items() if trial in trials and not sweep.result(trials[trial])]
-    left = [t for arm in sweep.arms().values() for t in arm.values() if not t or not sweep.result(t)]
-    if failed:
-        raise PerceptError(f"{len(failed)} of {len(trials)} trials failed ({failed[0]}); the same command tries them again")
-    if left:
-        print(f"{len(left)} trials are left to other shards, or wait for what they tune")
-    return found
-
-
-def _chosen(setup: Setup, tuned: Setup) -> str:
-    before, after = setup.experiment.science(), tuned.experiment.science()
-    tried = [candidate.science() for candidate in setup.candidates]
-    varied = [name for name in after if len({repr(values[name]) for values in tried}) > 1]
-    told = []
-    for name in varied:
-        values = sorted(values[name] for values in tried)
-        edge = ", at the edge of what was tried" if after[name] in (values[0], values[-1]) and len(values) > 2 else ""
-        told.append(f"--{name}={flag_text(after[name])} (not {flag_text(before[name])}{edge})")
-    return "tuned to " + ", ".join(told)
-
-
-def show(loaded: compare.Sweep, folder: Path) -> dict[str, Any]:
-    """Prints a comparison, and writes its tables, its pictures and report.html into a folder."""
-    found = statistics.compare(*loaded)
-    print(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if sys.stdout.isatty() else 130))
-    written = tables.write(found, folder)
-    from percept_jax.sweeps import report  # imports for a second
-
-    written += report.write(found, loaded.arms, folder)
-    print("\n".join(str(path) for path in written if path.suffix != ".png"))
-    return {"sweep_dir": str(folder), **as_json(found)}
-
-
-def as_json(found: Comparison) -> dict[str, Any]:
-    """A comparison for programs."""
-    return json.loads(json.dumps(found._asdict() | {"rows": [row._asdict() for row in found.rows]}))

@@ -30,7 +30,7 @@ def write(c: Comparison, folder: Path) -> list[Path]:
 def markdown(c: Comparison) -> str:
     """A heading, the table with the best mean in bold, and the notes."""
     best = _best(c)
-    lines = [[re.sub(r"([\\|*`])", r"\\\1", cell) for cell in _cells(row, c.metric)] for row in c.rows]
+    lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in _cells(row, c.metric)] for row in c.rows]
     for line, row in zip(lines, c.rows, strict=True):
         if row.mean is not None and row.mean == best:
             line[1] = f"**{line[1]}**"
@@ -64,17 +64,17 @@ def latex(c: Comparison) -> str:
 
 
 def csv_text(c: Comparison) -> str:
-    """A row an arm, numbers as Python's repr, unknown ones empty; flags that an arm has like the baseline are empty too."""
+    """A row an arm, numbers as Python's repr, unknown ones empty; every flag that differs between arms."""
     seeds = sorted({seed for row in c.rows for seed in row.values})
     flags = dict.fromkeys(flag for row in c.rows for flag in row.changed)
-    fields = [field for field in Row._fields if field not in ("arm", "values", "changed")]
+    fields = [field for field in Row._fields if field not in ("arm", "values", "changed", "flags")]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["arm", "metric", *fields, *(f"value_{seed}" for seed in seeds), *(f"flag_{flag}" for flag in flags)])
     for row in c.rows:
         numbers = [*(getattr(row, field) for field in fields), *(row.values.get(seed) for seed in seeds)]
         shown = ["" if number is None else repr(number) for number in numbers]
-        table.writerow([row.arm, c.metric, *shown, *(row.changed.get(flag, "") for flag in flags)])
+        table.writerow([row.arm, c.metric, *shown, *(row.flags.get(flag, "") for flag in flags)])
     return text.getvalue()
 
 
@@ -126,7 +126,7 @@ def _cells(row: Row, metric: str) -> list[str]:
         _p(row.p_t_holm),
         _p(row.p_sign_holm),
         _UNKNOWN if row.seconds is None else f"{row.seconds:.1f}",
-        ", ".join(f"{flag}={text}" for flag, text in row.changed.items()) or _UNKNOWN,
+        ", ".join(f"{flag}={text}" for flag, text in row.changed.items() if text) or _UNKNOWN,
     ]
 
 

@@ -5,6 +5,7 @@ The kernel frees the lock of a process that has died, and another one goes on fr
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import jax
 
 from percept_jax import files, ready
 from percept_jax.data.dataset import Dataset
-from percept_jax.errors import Interrupted, PerceptError, StorageError, first_line
+from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line
 from percept_jax.experiment import Experiment
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
@@ -25,6 +26,7 @@ from percept_jax.training.run_dir import RunDir, read_json
 from percept_jax.training.trial import Trial
 
 POLL = 0.5  # seconds between looks at what other workers do
+MARK = "PERCEPT_WORKER"  # in the environment of a process that `crew` has started: its number
 
 
 class Options(NamedTuple):
@@ -40,6 +42,11 @@ class Options(NamedTuple):
     workers: int = 1
     shard: int = 0
     shards: int = 1
+
+
+def is_worker() -> bool:
+    """Whether this process is one of a crew, which leaves the table to who started it."""
+    return MARK in os.environ
 
 
 @contextlib.contextmanager
@@ -58,11 +65,18 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
+def _said(error: Exception) -> str:
+    """An error in one line. Raises it again where it is no fault: a signal came."""
+    if isinstance(error, Interrupted):
+        raise error
+    return first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
+
+
 class Worker:
     """Does what is left of a sweep's trials, program by program, beside others that do the same."""
 
-    def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None] = lambda: None):
-        self.folder, self.options, self._board, self._interrupted = folder, options, board, interrupted
+    def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None], fresh: bool = False):
+        self.folder, self.options, self._board, self._interrupted, self._fresh = folder, options, board, interrupted, fresh
         self._began = time.time()
         self._data: tuple[str, Dataset] | None = None  # of the program before: the next one often wants the same
         self._compiled: dict[tuple[str, int], Functions] = {}
@@ -84,14 +98,28 @@ class Worker:
                     raise PerceptError(f"the first trials of every program failed: {said}")
             self._look_out()
             if not progress:
-                if self.options.shards > 1:
-                    return  # the rest is not ours
+                if not any(self._ours_left(program) for program in left):
+                    return  # the rest is other shards'
                 time.sleep(POLL)
+
+    def _ours_left(self, program: Program) -> bool:
+        """Whether some of a program's packs are this shard's and not settled, or it is not known yet which they are."""
+        record = read_plan(self.folder)["programs"].get(program.key, {})
+        packs = self._recorded(program, record)
+        if set(self._left(program)) - {trial for pack in packs for trial in pack.trials}:
+            return True
+        return any(self._mine(program, number) and self._unsettled(pack.trials) for number, pack in enumerate(packs))
+
+    def _recorded(self, program: Program, record: Mapping[str, Any]) -> list[Cut]:
+        """A program's packs as they were cut before, as far as they hold nothing that is not wanted any more."""
+        known = {trial.id for trial in program.trials}
+        packs = [Cut(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
+        return [pack for pack in packs if record["asked"] == self.options.pack and known.issuperset(pack.trials)]
 
     def _look_out(self) -> None:
         self._board.refresh()
         if signal := self._interrupted():
-            raise Interrupted(signal)
+            raise Interrupted(signal, fresh=self._fresh)
 
     def _work_on(self, program: Program, doubtful: set[str]) -> bool:
         """Does the packs of a program that nobody else does; whether there were any."""
@@ -103,8 +131,9 @@ class Worker:
             with locked(self.folder / ".locks" / pack.name) as held:
                 if not held or not self._unsettled(pack.trials):
                     continue
-                progress, well = True, self._run_twice(program, pack)
-            if first and not well:
+                ended = self._run_twice(program, pack)
+            progress |= ended is not None
+            if first and ended is False:
                 doubtful.add(program.key)
                 return progress
             first = False
@@ -114,34 +143,41 @@ class Worker:
         """Whether a pack belongs to this shard: where programs begin differs, so that small ones are dealt out evenly too."""
         return (int(program.key, 16) + number) % self.options.shards == self.options.shard
 
-    def _run_twice(self, program: Program, pack: Cut) -> bool:
-        """Runs a pack, and once more if it fails; whether it was finished."""
-        for _ in range(2):
+    def _run_twice(self, program: Program, pack: Cut) -> bool | None:
+        """Runs a pack; if it fails, its trials once more, each alone: one must not cost the others theirs.
+
+        Whether any was finished; None where another process holds one of them, and nothing was done.
+        """
+        try:
+            self._run(program, pack)
+            return True
+        except Busy:
+            return None
+        except Exception as error:
+            self._board.note(f"failed: {_said(error)}")
+        failed = {}
+        for trial in self._unsettled(pack.trials):
             try:
-                self._run(program, pack)
-                return True
-            except Interrupted:
-                raise
+                self._run(program, Cut(1, [trial]))
             except Exception as error:
-                said = first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
-                self._board.note(f"failed: {said}")
-        failed = {i: {"error": said, "time": time.time()} for i in self._unsettled(pack.trials)}
+                failed[trial] = {"error": _said(error), "time": time.time()}
+                self._board.note(f"failed again: {trial}: {failed[trial]['error']}")
         with locked(self.folder / ".locks" / "failures", wait=True):
             files.write_json(self.folder / "failures.json", self._failures() | failed)
-        return False
+        return len(failed) < len(pack.trials)
 
     def _run(self, program: Program, pack: Cut) -> None:
         members = {trial.id: trial.experiment for trial in program.trials}
         began, trials = time.time(), []
         with contextlib.ExitStack() as held:
             for i in pack.trials:
-                path, run_dir = self.path(i), None
+                path, run_dir = self._path(i), None
                 if not (path / "result.json").exists():  # as it may be where a process died between two results
                     run_dir = RunDir(path, members[i])
                     held.callback(run_dir.close)
                 trials.append(Trial(members[i], run_dir))
             trials += [Trial(trials[-1].experiment, None)] * (pack.width - len(trials))
-            dataset = self.dataset(trials[0].experiment)
+            dataset = self._dataset(trials[0].experiment)
             loop.train_pack(
                 trials,
                 dataset,
@@ -161,7 +197,7 @@ class Worker:
         with contextlib.suppress(OSError):
             folder.rmdir()
 
-    def dataset(self, experiment: Experiment) -> Dataset:
+    def _dataset(self, experiment: Experiment) -> Dataset:
         """An experiment's data set; that of the last call is kept."""
         checked = ready.check(experiment)
         if self._data is None or self._data[0] != checked.data_key:
@@ -173,6 +209,8 @@ class Worker:
         if (key, width) not in self._compiled:
             self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}  # others are done, mostly
             devices = loop.choose_devices(experiment, dataset.info, split=width == 1)
+            if width > 1:  # recorded on a machine with other devices, perhaps
+                devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
             self._compiled[key, width] = parallel.functions(experiment, dataset.info.task, shape, devices, width)
         return self._compiled[key, width]
@@ -182,10 +220,8 @@ class Worker:
         with locked(self.folder / ".locks" / program.key) as held:
             if not held:
                 return []
-            known = {trial.id for trial in program.trials}
             record = read_plan(self.folder)["programs"].get(program.key, {})
-            packs = [Cut(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
-            packs = [pack for pack in packs if record["asked"] == self.options.pack and known.issuperset(pack.trials)]
+            packs = self._recorded(program, record)
             rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
             if rest:
                 width, measured, devices = self._width(program, record, len(rest))
@@ -206,16 +242,17 @@ class Worker:
         if record.get("asked") == asked:
             return record["width"], record["milliseconds"], record["devices"]
         with jax.enable_x64(experiment.dtype == "float64"):
-            dataset = self.dataset(experiment)
+            dataset = self._dataset(experiment)
             devices = loop.choose_devices(experiment, dataset.info, split=False)
             if asked != "auto":
                 return int(asked) * len(devices), {}, len(devices)
             self._board.note(f"measuring how many of {trials} trials to step together")
-            choice = widths.choose(experiment, dataset, devices, trials, max(self.options.workers, self.options.shards))
+            subject = widths.real(experiment, dataset)
+            choice = widths.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
         self._compiled |= {(program.key, width): functions for width, functions in choice.compiled.items()}
         return choice.width, {str(width): ms for width, ms in choice.milliseconds.items()}, len(devices)
 
-    def path(self, trial: str) -> Path:
+    def _path(self, trial: str) -> Path:
         """A trial's run directory."""
         return self.folder / "trials" / trial
 
@@ -223,12 +260,12 @@ class Worker:
         return self._unsettled([trial.id for trial in program.trials])
 
     def _any_finished(self, programs: Sequence[Program]) -> bool:
-        return any((self.path(trial.id) / "result.json").exists() for program in programs for trial in program.trials)
+        return any((self._path(trial.id) / "result.json").exists() for program in programs for trial in program.trials)
 
     def _unsettled(self, ids: Sequence[str]) -> list[str]:
         """Those without a result, which have not failed since this worker began."""
         failed = {i for i, failure in self._failures().items() if failure["time"] >= self._began}
-        return [i for i in ids if i not in failed and not (self.path(i) / "result.json").exists()]
+        return [i for i in ids if i not in failed and not (self._path(i) / "result.json").exists()]
 
     def _failures(self) -> dict[str, Any]:
         path = self.folder / "failures.json"

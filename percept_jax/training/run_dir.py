@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from percept_jax import files
-from percept_jax.errors import StorageError, UsageError
+from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.training.events import EventFile
 
@@ -92,7 +92,7 @@ class RunDir:
             self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held until close)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StorageError(f"{path}: another process is training here") from error
+            raise Busy(f"{path}: another process is training here") from error
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror or error}") from error
         for left in [*path.glob(".*.[0-9]*"), *self.checkpoints.glob(".*.[0-9]*")]:
@@ -117,9 +117,9 @@ class RunDir:
         kept = [line for line in lines if line["step"] <= step and line["split"] != "test"]
         if path.exists():
             record = read_json(path)
-            record["restarts"].append(
-                {**_provenance(tuple(devices)), "pack": pack, "from_step": step, "redone_steps": max(0, reached - step)}
-            )
+            redone = {"from_step": step, "redone_steps": max(0, reached - step)}
+            record["restarts"].append({**_provenance(tuple(devices)), "pack": pack, **redone})
+            record["pack"] = pack if step == 0 else record["pack"]  # what was done in another pack counts no more
         else:
             record = {"identity": self.identity, **_provenance(tuple(devices)), "pack": pack, "restarts": []}
         files.write_json(path, record)  # first: it marks the directory as this run's
