@@ -34,7 +34,7 @@ class SweepRequest(NamedTuple):
     Attributes:
         spec: what its file says.
         setups: the arms of it as experiments, not yet validated.
-        options: as in Request.
+        options, origins: as in Request; the origins of options alone.
         file: the sweep file, or the flag file of a sweep that the command line describes.
         name: of the sweep: the file's stem, and what tells it from others of the file.
         text: the file as given, with what the command line adds.
@@ -44,6 +44,7 @@ class SweepRequest(NamedTuple):
     spec: Spec
     setups: Sequence[Setup]
     options: dict[str, Any]
+    origins: dict[str, str]
     file: str
     name: str
     text: str

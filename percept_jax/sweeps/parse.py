@@ -1,6 +1,7 @@
 """From settings to a sweep that has been understood: its arms as experiments."""
 
 import hashlib
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
@@ -57,7 +58,7 @@ def understand(
         text = f"# {file}\n" if file else ""
     base, *named = (s._replace(settings=[_spelled_out(setting, booleans) for setting in s.settings]) for s in sections)
     overrides = [_spelled_out(setting, booleans) for setting in overrides]
-    _, options, _ = read([s for s in (*base.settings, *overrides) if s.name in OPTIONS])
+    _, options, given = read([s for s in (*base.settings, *overrides) if s.name in OPTIONS])
     for setting in (*base.settings, *overrides):
         _refuse(setting, file, known, in_arm=False)
     for setting in (setting for section in named for setting in section.settings):
@@ -69,11 +70,13 @@ def understand(
     for arm in found.arms:
         experiment, _, origins = read(arm.settings)
         candidates = [read([*arm.settings, *tried])[0] for tried in found.candidates]
-        setups.append(Setup(arm.name, experiment, origins, candidates, arm.origin))
+        tuned_at = {setting.name: setting.origin for tried in found.candidates for setting in tried}
+        setups.append(Setup(arm.name, experiment, origins, candidates, tuned_at, arm.origin))
     added = [f"--{s.name}" if s.text is None else f"--{s.name}={s.text}" for s in changes if s.name not in SAME_SWEEP]
     if added:
         text = f"# on the command line: {shlex.join(added)}\n{text}"
-    return SweepRequest(found, setups, options, file or COMMAND_LINE, _name(file, setups[0], added), text, arguments)
+    name = _name(Path(file).stem if file else setups[0].experiment.model, found) if added else Path(file).stem
+    return SweepRequest(found, setups, options, given, file or COMMAND_LINE, name, text, arguments)
 
 
 def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:
@@ -96,7 +99,9 @@ def _refuse(setting: Setting, file: str, known: Mapping[str, Any], in_arm: bool)
         raise UsageError("is of the whole sweep: give it above the first arm", setting.name, setting.origin)
 
 
-def _name(file: str, first: Setup, added: Sequence[str]) -> str:
-    """The file's stem; with the command line's share in it, where it makes another sweep."""
-    stem = Path(file).stem if file else first.experiment.model
-    return f"{stem}-{hashlib.sha256(repr(added).encode()).hexdigest()[:8]}" if added else stem
+def _name(stem: str, found: spec.Spec) -> str:
+    """A name with the command line's share in it: what its values come to, however the shell has spelled them."""
+    arms = [[s[:2] for s in arm.settings if s.origin == COMMAND_LINE and s.name not in SAME_SWEEP] for arm in found.arms]
+    tried = [[setting[:2] for setting in settings] for settings in found.candidates]
+    digest = hashlib.sha256(json.dumps([arms, found.seeds, found.design, tried]).encode()).hexdigest()
+    return f"{stem}-{digest[:8]}"

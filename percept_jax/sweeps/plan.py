@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from percept_jax.experiment import KNOBS, Experiment
@@ -21,6 +22,7 @@ class Setup(NamedTuple):
         experiment: all but the seed.
         origins: flag -> where it was given.
         candidates: the experiments that tuning chooses from; none without tuning.
+        tuned_at: tuned flag -> where its values were given.
         where: it was asked for.
     """
 
@@ -28,6 +30,7 @@ class Setup(NamedTuple):
     experiment: Experiment
     origins: Mapping[str, str]
     candidates: Sequence[Experiment] = ()
+    tuned_at: Mapping[str, str] = MappingProxyType({})
     where: str = ""
 
 

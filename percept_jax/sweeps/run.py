@@ -78,7 +78,7 @@ def _finish(sweep: Sweep) -> dict[str, Any]:
 
 
 def _chosen(setup: Setup, tuned: Setup) -> str:
-    before, after = setup.experiment.science(), tuned.experiment.science()
+    after = tuned.experiment.science()
     tried = [candidate.science() for candidate in setup.candidates]
     told = []
     for name, value in after.items():
@@ -86,7 +86,7 @@ def _chosen(setup: Setup, tuned: Setup) -> str:
         if len({repr(v) for v in values}) > 1:
             number = isinstance(value, (int, float)) and len(set(values)) > 2
             edge = ", at the edge of what was tried" if number and value in (min(values), max(values)) else ""
-            told.append(f"--{name}={flag_text(value)} (not {flag_text(before.get(name, 'given'))}{edge})")
+            told.append(f"--{name}={flag_text(value)}{edge}")
     return ", ".join(told)
 
 

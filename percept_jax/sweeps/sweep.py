@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from percept_jax import files
-from percept_jax.checks import unknown
+from percept_jax.checks import check_within, unknown
 from percept_jax.errors import StorageError, UsageError
-from percept_jax.experiment import Experiment
+from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.ready import Ready, check, located
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics
@@ -36,8 +36,12 @@ class Sweep:
         first = request.setups[0].experiment
         self.folder = Path(first.run_dir).expanduser() if first.run_dir else ROOT / "runs" / request.name
         self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
-        self.options = options(request.options)
+        with self._located(request.origins):
+            self.options = options(request.options)
         self._ready: dict[str, Ready] = {}
+        with self._located(self.spec.origins):
+            for seed in self.spec.seeds:
+                check_within("seeds", seed, KNOBS["seed"].within)
         setups = [self._check(setup) for setup in request.setups]
         self.setups = plan.distinct(setups) if self.spec.design == "ofat" else setups
         self._refuse_doubles()
@@ -46,22 +50,21 @@ class Sweep:
 
     def _check(self, setup: Setup) -> Setup:
         with self._located(setup.origins):
-            folder = data_path(setup.experiment.data_dir)
-            checked = []
-            for experiment in (setup.experiment, *setup.candidates):
-                experiment.validate()
-                experiment = dataclasses.replace(located(experiment, folder), run_dir="", fresh=False)
-                key = plan.program_key(experiment, 0)
-                if key not in self._ready:
-                    self._ready[key] = check(experiment)
-                    if self.options.workers == 1 or is_worker():  # else the devices are theirs
-                        loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
-                self.steps(experiment)
-                checked.append(experiment)
-            for seed in (min(self.spec.seeds), max(self.spec.seeds)):
-                with self._located({"seed": self.spec.origins.get("seeds", "")}):
-                    dataclasses.replace(checked[0], seed=seed).validate()
-        return setup._replace(experiment=checked[0], candidates=checked[1:])
+            experiment = self._checked(setup.experiment)
+        with self._located({**setup.origins, **setup.tuned_at}):
+            candidates = [self._checked(candidate) for candidate in setup.candidates]
+        return setup._replace(experiment=experiment, candidates=candidates)
+
+    def _checked(self, experiment: Experiment) -> Experiment:
+        experiment.validate()
+        experiment = dataclasses.replace(located(experiment, data_path(experiment.data_dir)), run_dir="", fresh=False)
+        key = plan.program_key(experiment, 0)
+        if key not in self._ready:
+            self._ready[key] = check(experiment)
+            if self.options.workers == 1 or is_worker():  # else the devices are theirs
+                loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
+        self.steps(experiment)
+        return experiment
 
     @contextlib.contextmanager
     def _located(self, origins: Mapping[str, str]) -> Iterator[None]:
@@ -103,9 +106,9 @@ class Sweep:
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
     def _refuse_strangers(self) -> None:
-        folder = self.folder
+        folder, at = self.folder, self.setups[0].origins.get("run_dir", self.request.file)
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is not a directory", "run_dir", self.request.file)
+            raise UsageError(f"{folder} is not a directory", "run_dir", at)
         if (folder / "plan.json").exists() and not self.fresh:
             other = read_json(folder / "plan.json")["file"]
             if other != self._file:
@@ -116,7 +119,7 @@ class Sweep:
             known = {"trials", "sweep.flags"}  # a start that was cut short
             own = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in known]
             if any(len(p.name) != 12 or not p.is_dir() for p in own):
-                raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", self.request.file)
+                raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
 
     def arms(self) -> dict[str, dict[int, Planned | None]]:
         """The trials of the table, by arm and seed; None where tuning has not yet found the setting."""
@@ -203,16 +206,17 @@ class Sweep:
         """Links to the run directories of trials that have been finished elsewhere: by other sweeps here, or alone."""
         folder = self.folder / "trials"
         folder.mkdir(exist_ok=True)
-        found: dict[str, Path] = {}
+        found: dict[str, list[Path]] = {}
         for other in self.folder.resolve().parent.iterdir():
             for path in (*_folders(other), *_folders(other / "trials")):
-                found.setdefault(path.name, path)
+                found.setdefault(path.name, []).append(path)
         for trial in trials:
             path = folder / trial.id
             if path.is_symlink() and not (path / "result.json").exists():
                 path.unlink()  # to what is not there any more
-            if trial.id in found and not path.exists() and _finished(found[trial.id], trial.id):
-                path.symlink_to(os.path.relpath(found[trial.id].resolve(), folder.resolve()))
+            elsewhere = next((other for other in found.get(trial.id, ()) if _finished(other, trial.id)), None)
+            if elsewhere and not path.exists():
+                path.symlink_to(os.path.relpath(elsewhere.resolve(), folder.resolve()))
 
     def forget_packs(self) -> None:
         """Deletes what was kept of packs on their way: every trial has its own checkpoint now."""

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +24,8 @@ from percept_jax.training.parallel import Functions
 MOST = 64  # trials on a device
 SHARE = 0.03  # of the training time that is predicted goes into measuring, at most
 MEMORY = 0.5  # of what is free on a device may a pack take
-CHUNKS, CHUNK_SECONDS = 3, 0.05
+CLEARLY = 0.95  # of the best time so far must another width take, or less, to be chosen
+CHUNKS, CHUNK_SECONDS = 4, 0.05
 
 
 class Subject(NamedTuple):
@@ -59,22 +60,22 @@ class Choice(NamedTuple):
 
 
 def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers: int = 1) -> Choice:
-    """The width at which `trials` of a program take the least time, when `workers` share them."""
+    """The width at which `trials` of a program take the least time, when `workers` share them.
+
+    A width is measured in turns with the best so far, since others may use the machine, and takes its place only where it is
+    clearly faster.
+    """
     on = len(devices)
     widest = _even(math.ceil(trials / workers / on), MOST)
-    measured: dict[int, float] = {}
-    compiled: dict[int, Functions] = {}
-    spent = cost = 0.0
-
-    def total(width: int) -> float:
-        return math.ceil(trials / width) * width * measured[width] * subject.steps / 1000
-
     if widest == 1 and on == 1:
         return Choice(1, {}, {})
     state = jax.eval_shape(subject.functions(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
     convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))  # [trial, height, width, in, out]
+    best: _Setting | None = None
+    measured: dict[int, float] = {}
+    spent = cost = 0.0
     for width in _candidates(widest, on, rising=convolves):
-        if measured and spent + 1.5 * cost > SHARE * min(map(total, measured)):
+        if best and spent + 1.5 * cost > SHARE * best.seconds(trials, subject.steps):
             break
         began = time.monotonic()
         setting = _Setting(subject, devices, width)
@@ -82,21 +83,24 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
             if convolves:
                 break
             continue
-        measured[width], compiled[width] = setting.milliseconds(), setting.functions
+        setting.race(best)
+        measured[width] = round(setting.milliseconds, 4)
         cost = time.monotonic() - began
-        spent += cost if len(measured) > 1 else 0  # what comes first is wanted anyway
-        if measured[width] > 1.2 * min(measured.values()):
+        spent += cost if best else 0  # what comes first is wanted anyway
+        if best and setting.milliseconds > 1.2 * best.milliseconds:
             break
-    if not measured:
+        if not best or setting.seconds(trials, subject.steps) < CLEARLY * best.seconds(trials, subject.steps):
+            best = setting
+    if not best:
         return Choice(on, {}, {})
-    least = min(map(total, measured))
-    width = min(width for width in measured if total(width) <= 1.02 * least)
-    return Choice(width, {w: round(ms, 4) for w, ms in measured.items()}, {width: compiled[width]})
+    return Choice(best.functions.trials, measured, {best.functions.trials: best.functions})
 
 
 def measure(subject: Subject, devices: Sequence[jax.Device], width: int) -> float:
     """Milliseconds of a step, divided by the trials, at one width."""
-    return _Setting(subject, devices, width).milliseconds()
+    setting = _Setting(subject, devices, width)
+    setting.race(None)
+    return setting.milliseconds
 
 
 def _even(trials: int, most: int) -> int:
@@ -111,42 +115,46 @@ def _candidates(widest: int, devices: int, rising: bool) -> Iterator[int]:
 
 
 class _Setting:
-    """A pack that is stepped for the clock alone."""
+    """A pack that is stepped for the clock alone; `milliseconds` a step, divided by the trials, in its last race."""
+
+    milliseconds = math.inf
 
     def __init__(self, subject: Subject, devices: Sequence[jax.Device], width: int):
-        self.functions, self._data = subject.functions(devices, width), subject.data
-        train, experiment = subject.info.index["train"], subject.experiment
-        orders = [Order(seed, len(train), experiment.batch(len(train))) for seed in range(width)]
+        self.functions, train = subject.functions(devices, width), subject.info.index["train"]
+        batch = subject.experiment.batch(len(train))
+        orders = [Order(seed, len(train), batch) for seed in range(width)]
         self._index = np.stack([train[order(0)] for order in orders]) % len(subject.data.inputs)
-        self._hparams = stack_hparams([experiment] * width, subject.steps)
+        hparams = stack_hparams([subject.experiment] * width, subject.steps)
+        self._state = parallel.place(self.functions.init(hparams), devices, width)
+        self._rest = parallel.place(hparams, devices, width), parallel.place(subject.data, devices)
 
     def memory(self) -> float:
         """Bytes on a device, as XLA predicts them."""
-        state = jax.eval_shape(self.functions.init, self._hparams)
-        step = self.functions.train.lower(state, self._index, self._hparams, self._data).compile()
-        return parallel.memory_bytes(step)
+        return parallel.memory_bytes(self.functions.train.lower(self._state, self._index, *self._rest).compile())
 
-    def milliseconds(self) -> float:
-        """Of a step, divided by the trials: the best of some chunks of steps, since others may use the machine."""
-        width, devices = self.functions.trials, self.functions.devices
-        state = parallel.place(self.functions.init(self._hparams), devices, width)
-        hparams, data = parallel.place(self._hparams, devices, width), parallel.place(self._data, devices)
-        seconds, steps = math.inf, 1
-        for chunk in range(-2, CHUNKS):  # the first compiles, the second tells how many steps there are to a chunk
-            began = time.monotonic()
-            state, sums = self._steps(steps if chunk >= 0 else 1, state, hparams, data)
-            jax.block_until_ready(sums)
-            took = (time.monotonic() - began) / steps
-            if chunk == -1:
-                steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / took)))
-            if chunk >= 0:
-                seconds = min(seconds, took)
-        return 1000 * seconds / width
+    def race(self, other: "_Setting | None") -> None:
+        """Steps some chunks, in turns with another setting; a chunk is as long as the clock needs."""
+        self._chunk(1)  # compiles
+        self._steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / self._chunk(1))))
+        runners = [self, other] if other else [self]
+        for runner in runners:
+            runner.milliseconds = math.inf
+        for _ in range(CHUNKS):
+            for runner in runners:
+                took = runner._chunk(runner._steps)
+                runner.milliseconds = min(runner.milliseconds, 1000 * took / runner.functions.trials)
 
-    def _steps(self, count: int, state: Any, hparams: Any, data: Any) -> tuple[Any, Any]:
-        for _ in range(count):
-            state, sums = self.functions.train(state, self._index, hparams, data)
-        return state, sums
+    def _chunk(self, steps: int) -> float:
+        began = time.monotonic()
+        for _ in range(steps):
+            self._state, sums = self.functions.train(self._state, self._index, *self._rest)
+        jax.block_until_ready(sums)
+        return (time.monotonic() - began) / steps
+
+    def seconds(self, trials: int, steps: int) -> float:
+        """Of so many trials of so many steps; what fills the last pack up counts too."""
+        width = self.functions.trials
+        return math.ceil(trials / width) * width * steps * self.milliseconds / 1000
 
 
 def free_memory(device: jax.Device) -> float:

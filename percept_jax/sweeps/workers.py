@@ -6,6 +6,7 @@ The kernel frees the lock of a process that has died, and another one goes on fr
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -188,14 +189,7 @@ class Worker:
                 folder=self.folder / "packs" / pack.name if pack.width > 1 else None,
                 pictures=False,
             )
-        self._forget(self.folder / "packs" / pack.name)
-
-    def _forget(self, folder: Path) -> None:
-        """Deletes the checkpoints of a pack: each trial has its own now."""
-        for path in folder.glob("*.safetensors"):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        shutil.rmtree(self.folder / "packs" / pack.name, ignore_errors=True)  # each trial has its own checkpoint now
 
     def _dataset(self, experiment: Experiment) -> Dataset:
         """An experiment's data set; that of the last call is kept."""
