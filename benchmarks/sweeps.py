@@ -2,8 +2,8 @@
 
     ./launch.sh bench sweeps
 
-Whole commands, from start to table, on a warm compilation cache. In each of 3 rounds every variant runs once; a ratio is
-taken within its round, and the median of the rounds is shown.
+Whole commands, from start to table, on a warm compilation cache. In each round every variant runs once; a ratio is taken within
+its round, and the median of the rounds is shown: 3 for the perceptron, 2 for LeNet-5.
 """
 
 import statistics
@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROUNDS = 3
 COMMAND = [sys.executable, "-P", "-m", "percept_jax"]
 MLP = [
     *(f"{ROOT}/experiments/digits_mlp.flags", "--steps=300"),
@@ -35,11 +34,11 @@ def seconds(arguments: Sequence[str]) -> float:
         return time.monotonic() - began
 
 
-def rounds(variants: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
+def rounds(variants: Mapping[str, Sequence[str]], count: int) -> list[dict[str, float]]:
     """Seconds of each variant, round by round, after one that fills the cache."""
     for arguments in variants.values():
         seconds(arguments)
-    return [{name: seconds(arguments) for name, arguments in variants.items()} for _ in range(ROUNDS)]
+    return [{name: seconds(arguments) for name, arguments in variants.items()} for _ in range(count)]
 
 
 def show(title: str, found: Sequence[Mapping[str, float]], against: Sequence[float], ratio: str) -> None:
@@ -54,11 +53,11 @@ def main() -> None:
     """Prints both tables."""
     packs = {f"--pack={pack}": [*MLP, f"--pack={pack}"] for pack in ("auto", "64", "32", "16", "8")}
     alone = {f"alone, seed {seed}": [*MLP[:2], f"--seed={seed}"] for seed in range(3)}
-    found = rounds(packs | alone)
+    found = rounds(packs | alone, 3)
     solo = [64 * statistics.mean(row[name] for name in alone) for row in found]
     show("digits_mlp, 16 arms x 4 seeds, 300 steps", found, solo, "64 runs alone take so many times as long")
-    packs = {f"--pack={pack}": [*LENET, f"--pack={pack}"] for pack in ("auto", "off", "1", "2", "4", "8")}
-    found = rounds(packs)
+    packs = {f"--pack={pack}": [*LENET, f"--pack={pack}"] for pack in ("auto", "off", "2", "4", "8")}
+    found = rounds(packs, 2)
     best = [min(row[name] for name in packs if name != "--pack=auto") for row in found]
     show("mnist_lenet5, 2 arms x 4 seeds, 200 steps", found, best, "the best of the others takes so much of it")
 

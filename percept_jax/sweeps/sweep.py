@@ -18,7 +18,7 @@ from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.workers import Options, is_worker, locked
-from percept_jax.training import evaluation, loop
+from percept_jax.training import evaluation, loop, parallel
 from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity, read_json
 
 
@@ -62,7 +62,9 @@ class Sweep:
         if key not in self._ready:
             self._ready[key] = check(experiment)
             if self.options.workers == 1 or is_worker():  # else the devices are theirs
-                loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
+                devices = loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
+                if self.options.pack.isdecimal() and int(self.options.pack) > parallel.most_together(experiment, devices):
+                    raise UsageError(f"{experiment.model} is stepped alone on a CPU, where XLA hangs on a stack of it", "pack")
         self.steps(experiment)
         return experiment
 

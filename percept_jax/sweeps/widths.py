@@ -1,7 +1,7 @@
 """How many trials of a program to step together: measured, where measuring pays for itself.
 
-Stacked matrix products are one larger product, so networks without convolutions gain from the widest pack that fits. Stacked
-convolutions become grouped convolutions, for which XLA may know no fast code: on a CPU three times slower and more.
+Stacked matrix products are one larger product, so perceptrons gain from the widest pack that fits. Stacked convolutions become
+grouped convolutions, for which XLA may know no fast code: on a CPU they may be three times slower and more.
 """
 
 import math
@@ -66,9 +66,9 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
     clearly faster.
     """
     on = len(devices)
-    widest = _even(math.ceil(trials / workers / on), MOST)
-    if widest == 1 and on == 1:
-        return Choice(1, {}, {})
+    widest = _even(math.ceil(trials / workers / on), min(MOST, parallel.most_together(subject.experiment, devices)))
+    if widest == 1:
+        return Choice(on, {}, {})
     state = jax.eval_shape(subject.functions(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
     convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))  # [trial, height, width, in, out]
     best: _Setting | None = None
@@ -103,7 +103,7 @@ def measure(subject: Subject, devices: Sequence[jax.Device], width: int) -> floa
     return setting.milliseconds
 
 
-def _even(trials: int, most: int) -> int:
+def _even(trials: int, most: float) -> int:
     """The size of packs of at most `most` that are as few and as equal as can be."""
     return max(1, math.ceil(trials / max(1, math.ceil(trials / most))))
 

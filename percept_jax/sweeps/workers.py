@@ -89,6 +89,7 @@ class Worker:
         program has failed, Interrupted when a signal came.
         """
         doubtful: set[str] = set()
+        waiting = False
         while left := [p for p in programs if self._left(p)]:
             progress = False
             for program in left:
@@ -101,6 +102,9 @@ class Worker:
             if not progress:
                 if not any(self._ours_left(program) for program in left):
                     return  # the rest is other shards'
+                if not waiting:
+                    self._board.note("what is left is in the hands of other workers: waiting for them")
+                waiting = True
                 time.sleep(POLL)
 
     def _ours_left(self, program: Program) -> bool:
