@@ -831,3 +831,15 @@ def test_a_sweep_over_devices_goes_on_after_a_kill(write, tmp_path, devices):
     Command(path, killed, "--pack=1", **env).ends()
     assert_same_trials(straight, killed)
     assert {read(p, "provenance.json")["pack"] for p in trials(killed).values()} == {min(devices, 8)}
+
+
+def test_recurrent_networks_are_stepped_alone_on_a_cpu(write, tmp_path, capsys):
+    """XLA's CPU runtime never comes back from a scan over stacked products."""
+    lines = ["--model=gru", "--hidden=8", "--learning_rate={0.01,0.05}"]
+    base = [flag for flag in BASE if flag.partition("=")[0] not in ("--model", "--hidden")]
+    path, folder = write(*lines, base=base), tmp_path / "sweep"
+    assert sweep(path, folder, "--pack=2") == 2
+    assert "--pack: gru is stepped alone on a CPU" in capsys.readouterr().err
+    assert not folder.exists()
+    run(path, folder, "--pack=auto")
+    assert {read(trial, "provenance.json")["pack"] for trial in trials(folder).values()} == {1}
