@@ -5,6 +5,7 @@ grouped convolutions, for which XLA may know no fast code: on a CPU they may be 
 """
 
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,12 +79,19 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
         if best and spent + 1.5 * cost > SHARE * best.seconds(trials, subject.steps):
             break
         began = time.monotonic()
-        setting = _Setting(subject, devices, width)
-        if width > on and setting.memory() > MEMORY * free_memory(devices[0]):
+        try:
+            setting = _Setting(subject, devices, width)
+            fits = width == on or setting.memory() < MEMORY * free_memory(devices[0])
+            if fits:
+                setting.race(best)
+        except Exception as error:
+            if width == on or not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
+                raise
+            fits = False
+        if not fits:
             if convolves:
                 break
             continue
-        setting.race(best)
         measured[width] = round(setting.milliseconds, 4)
         cost = time.monotonic() - began
         spent += cost if best else 0  # what comes first is wanted anyway

@@ -55,15 +55,16 @@ def locked(path: Path, wait: bool = False) -> Iterator[bool]:
     """Whether this process holds the lock until the block ends; with `wait` it does in the end. Raises StorageError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+        file = open(path, "w")  # noqa: SIM115 (closed below, which frees the lock)
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
 
 
 def _said(error: Exception) -> str:
@@ -79,7 +80,8 @@ class Worker:
     def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None], fresh: bool = False):
         self.folder, self.options, self._board, self._interrupted, self._fresh = folder, options, board, interrupted, fresh
         self._began = time.time()
-        self._data: tuple[str, Dataset] | None = None  # of the program before: the next one often wants the same
+        self._data: Dataset | None = None  # one at a time
+        self._data_of: dict[str, str] = {}  # programs that want it, and what it is
         self._compiled: dict[tuple[str, int], Functions] = {}
 
     def work(self, programs: Sequence[Program]) -> None:
@@ -182,7 +184,7 @@ class Worker:
                     held.callback(run_dir.close)
                 trials.append(Trial(members[i], run_dir))
             trials += [Trial(trials[-1].experiment, None)] * (pack.width - len(trials))
-            dataset = self._dataset(trials[0].experiment)
+            dataset = self._dataset(program.key, trials[0].experiment)
             loop.train_pack(
                 trials,
                 dataset,
@@ -195,13 +197,16 @@ class Worker:
             )
         shutil.rmtree(self.folder / "packs" / pack.name, ignore_errors=True)  # each trial has its own checkpoint now
 
-    def _dataset(self, experiment: Experiment) -> Dataset:
-        """An experiment's data set; that of the last call is kept."""
-        checked = ready.check(experiment)
-        if self._data is None or self._data[0] != checked.data_key:
-            self._data = None
-            self._data = checked.data_key, checked.load(self._board.note)
-        return self._data[1]
+    def _dataset(self, key: str, experiment: Experiment) -> Dataset:
+        """The data set of the program `key`; that of the last call is kept."""
+        if key not in self._data_of:
+            checked = ready.check(experiment)
+            if checked.data_key not in self._data_of.values():  # the program before wanted another one
+                self._data = None
+                self._data = checked.load(self._board.note)
+                self._data_of.clear()
+            self._data_of[key] = checked.data_key
+        return self._data
 
     def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
         if (key, width) not in self._compiled:
@@ -240,7 +245,7 @@ class Worker:
         if record.get("asked") == asked:
             return record["width"], record["milliseconds"], record["devices"]
         with jax.enable_x64(experiment.dtype == "float64"):
-            dataset = self._dataset(experiment)
+            dataset = self._dataset(program.key, experiment)
             devices = loop.choose_devices(experiment, dataset.info, split=False)
             if asked != "auto":
                 return int(asked) * len(devices), {}, len(devices)
