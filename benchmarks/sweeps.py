@@ -21,7 +21,7 @@ MLP = [
     *("--sweep", "--learning_rate={0.01,0.02,0.05,0.1}", "--momentum={0,0.5,0.9,0.95}", "--seeds=4"),
 ]
 LENET = [
-    *(f"{ROOT}/experiments/mnist_lenet5.flags", "--steps=200", "--eval_every=200"),
+    *(f"{ROOT}/experiments/mnist_lenet5.flags", "--steps=100", "--eval_every=100"),
     *("--sweep", "--learning_rate={0.02,0.05}", "--seeds=4"),
 ]
 
@@ -59,7 +59,7 @@ def main() -> None:
     packs = {f"--pack={pack}": [*LENET, f"--pack={pack}"] for pack in ("auto", "off", "2", "4", "8")}
     found = rounds(packs, 2)
     best = [min(row[name] for name in packs if name != "--pack=auto") for row in found]
-    show("mnist_lenet5, 2 arms x 4 seeds, 200 steps", found, best, "the best of the others takes so much of it")
+    show("mnist_lenet5, 2 arms x 4 seeds, 100 steps", found, best, "the best of the others takes so much of it")
 
 
 if __name__ == "__main__":
