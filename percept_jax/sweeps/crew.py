@@ -19,11 +19,15 @@ def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> Non
     board = Board(sweep.folder, {}, sweep.metric)
     logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
     workers = [_start(i, len(logs), log, sweep.request.arguments) for i, log in enumerate(logs)]
+    board.add(trial for trials in sweep.tuning().values() for trial in trials)
     board.start()
+    complete = False
     try:
         while any(worker.poll() is None for worker in workers):
-            board.add(trial for trials in sweep.tuning().values() for trial in trials)
-            board.add(trial for arm in sweep.arms().values() for trial in arm.values() if trial)
+            if not complete:  # until tuning has found every setting
+                trials = [trial for arm in sweep.arms().values() for trial in arm.values()]
+                complete = all(trials)
+                board.add(trial for trial in trials if trial)
             board.refresh(now=True)
             if number := interrupted():
                 raise Interrupted(number, fresh=fresh)

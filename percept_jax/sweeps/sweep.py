@@ -103,7 +103,9 @@ class Sweep:
 
     @property
     def _file(self) -> str:
-        """The sweep's file, the same wherever the repository goes."""
+        """The sweep's file, the same wherever the repository goes; or what stands in its place."""
+        if not Path(self.request.file).exists():
+            return self.request.file
         path = Path(self.request.file).resolve()
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
@@ -114,9 +116,7 @@ class Sweep:
         if (folder / "plan.json").exists() and not self.fresh:
             other = read_json(folder / "plan.json")["file"]
             if other != self._file:
-                raise UsageError(
-                    f"{folder} holds the sweep of {other}; choose another --run_dir, or --fresh", "run_dir", self.request.file
-                )
+                raise UsageError(f"{folder} holds the sweep of {other}; choose another, or --fresh", "run_dir", at)
         elif folder.exists() and not (folder / "plan.json").exists():
             known = {"trials", "sweep.flags"}  # a start that was cut short
             own = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in known]

@@ -35,14 +35,18 @@ def identity(experiment: Experiment) -> str:
 
     A result computed by other code is thus not taken for this code's result.
     """
-    return hashlib.sha256(json.dumps(experiment.chosen(), sort_keys=True).encode() + _source(_PACKAGE)).hexdigest()[:12]
+    digest = _source(_PACKAGE).copy()
+    digest.update(json.dumps(experiment.chosen(), sort_keys=True).encode())
+    return digest.hexdigest()[:12]
 
 
 @functools.cache
-def _source(package: Path) -> bytes:
-    """All source code, as this process found it."""
-    paths = sorted(package.rglob("[!.]*.py"))
-    return b"".join(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() for path in paths)
+def _source(package: Path) -> Any:
+    """The digest of all source code, as this process found it."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("[!.]*.py")):
+        digest.update(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest
 
 
 def run_path(experiment: Experiment, name: str) -> Path:
