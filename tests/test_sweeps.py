@@ -188,7 +188,7 @@ def test_a_wide_pack_is_its_trials_up_to_rounding(write, tmp_path, case):
         assert provenance["restarts"] == []
 
 
-@pytest.mark.parametrize("pack", [pytest.param("4", marks=pytest.mark.slow), "off", "auto"])
+@pytest.mark.parametrize("pack", ["off", *(pytest.param(pack, marks=pytest.mark.slow) for pack in ("4", "auto"))])
 def test_a_sweep_over_traced_numbers_compiles_one_step_and_one_evaluation(write, tmp_path, caplog, pack):
     arms = {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.01, "dropout_rate": 0.2, "label_smoothing": 0.1}
     path = write("--seeds=2", *(line for name, value in arms.items() for line in (f"[{name}]", f"--{name}={value}")))
@@ -202,6 +202,7 @@ def test_a_sweep_over_traced_numbers_compiles_one_step_and_one_evaluation(write,
     assert len(finished_at(tmp_path / "sweep")) == 12
 
 
+@pytest.mark.slow
 def test_divergence_leaves_the_neighbour_its_bits(write, tmp_path):
     wild, calm = tmp_path / "wild" / "sweep", tmp_path / "calm" / "sweep"
     run(write("--learning_rate={0.05,1e30}"), wild, "--pack=2")
@@ -471,6 +472,7 @@ def last_json(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_value_more_runs_only_what_is_new_and_dry_run_counts_it(write, tmp_path, monkeypatch, capsys):
     path, folder = write("--learning_rate={0.02,0.05}", "--seeds=2"), tmp_path / "runs" / "sweep"
     run(path, folder, "--dry_run", "--json")
@@ -566,6 +568,7 @@ def test_tuning_chooses_by_validation_on_a_seed_of_its_own(write, tmp_path, caps
     assert capsys.readouterr().out.count("tuned to --learning_rate=0.05") == 2
 
 
+@pytest.mark.slow
 def test_a_kill_between_the_stages_of_tuning_changes_nothing(write, tmp_path, monkeypatch):
     path = write(*TUNED)
     straight, killed = tmp_path / "straight" / "sweep", tmp_path / "killed" / "sweep"
