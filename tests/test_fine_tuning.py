@@ -39,6 +39,7 @@ def leaves(path, step=None):
     }
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another_or_of_its_exported_file(source, tmp_path, capsys):
     to = tmp_path / "weights.safetensors"
     assert main(["export", str(source.path), f"--to={to}"]) == 0

@@ -151,7 +151,8 @@ def test_a_finished_run_is_not_run_again(small):
     assert (first.path / "result.json").stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize("model", ["mlp", pytest.param("lenet5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp", "lenet5"])
 def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_path, model):
     """Stopped by SIGTERM in the middle of a window of metrics, resumed by the same command: the same bits."""
     base = dataclasses.replace(

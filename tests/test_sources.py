@@ -346,6 +346,7 @@ def pets(tmp_path):
     return root
 
 
+@pytest.mark.slow
 def test_a_folder_of_mixed_images_becomes_a_trained_model_and_a_prediction(pets, tmp_path, launch):
     flags = [
         "--model=mlp",
@@ -553,6 +554,7 @@ def test_what_needs_images_or_colours_is_refused_for_points_and_grey_images(tmp_
 # Pictures
 
 
+@pytest.mark.slow
 def test_plot_draws_a_boundary_and_the_pictures_of_a_run_again(tmp_path, capsys):
     path = tmp_path / "run"
     assert main(["--dataset=moons", "--model=mlp", "--steps=50", "--devices=1", f"--run_dir={path}"]) == 0

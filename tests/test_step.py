@@ -58,7 +58,9 @@ def test_augmentation_changes_images_and_never_labels(colourful):
     assert images.shape == plain.shape
 
 
-@pytest.mark.parametrize("on", [{}, ALL_ON | {"mixup": 0.4}], ids=["none", "all"])
+@pytest.mark.parametrize(
+    "on", [pytest.param({}, id="none"), pytest.param(ALL_ON | {"mixup": 0.4}, id="all", marks=pytest.mark.slow)]
+)
 def test_four_devices_draw_what_one_does(colourful, on):
     one, four = (batch(colourful, devices, **on)[0] for devices in (1, 4))
     for a, b in zip(one, four, strict=True):
