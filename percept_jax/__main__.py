@@ -71,7 +71,7 @@ def parse(args: Sequence[str]) -> Request | SweepRequest:
     booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
     words, settings = expand(["--help" if arg == "-h" else arg for arg in args], booleans | {"no" + name for name in booleans})
     file = next((arg for arg in args if arg.endswith((".flags", ".sweep")) and not arg.startswith("-")), "")
-    if file.endswith(".sweep") or any(setting.name == "sweep" for setting in settings):
+    if words[:1] == [file] or any(setting.name == "sweep" for setting in settings):
         return understand(args, words, settings, file, _understand, OPTIONS, booleans)
     for one, other in itertools.pairwise(settings):
         if one.name == other.name and one.text != other.text and one.origin == other.origin == COMMAND_LINE:

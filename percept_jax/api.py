@@ -15,12 +15,13 @@ from percept_jax.data import arrays, sources
 from percept_jax.data.inputs import Input
 from percept_jax.errors import DataError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.files import read_json
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.ready import check, default_name, describe_data, load_data, located, select
 from percept_jax.training import checkpoint, evaluation, loop, parallel
 from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
-from percept_jax.training.run_dir import RunDir, data_path, read_json, refuse_strangers, run_path
+from percept_jax.training.run_dir import RunDir, data_path, refuse_strangers, run_path
 from percept_jax.training.step import generate_step, predict_step
 from percept_jax.training.trial import Trial
 

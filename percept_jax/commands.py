@@ -15,11 +15,12 @@ from percept_jax.data import teaching
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.files import read_json
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
 from percept_jax.request import Request, SweepRequest
 from percept_jax.training.evaluation import headline
-from percept_jax.training.run_dir import ROOT, data_path, read_json
+from percept_jax.training.run_dir import ROOT, data_path
 
 
 def train(experiment: Experiment, name: str, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:

@@ -24,6 +24,14 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises StorageError where it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
 def read_json_lines(path: Path) -> list[Any]:
     """The lines of a file of JSON objects, without a last one that was cut off while it was written; none without a file."""
     lines = []

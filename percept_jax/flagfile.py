@@ -70,13 +70,8 @@ def read_sweep(path: Path) -> list[Section]:
     Raises:
         UsageError: a file cannot be read, includes itself, or has a line that is neither a setting nor a header.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"{path}: {said}", where=COMMAND_LINE) from error
     sections = [Section("", str(path), [])]
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path, COMMAND_LINE), 1):
         origin = f"{path}:{number}"
         if header := re.fullmatch(r"\[([^\[\]]*)\]\s*(\s(#|//).*)?", line):
             if not header[1].strip():
@@ -100,18 +95,21 @@ def _include(setting: Setting, folder: Path, outer: tuple[Path, ...]) -> Iterato
 def _read(path: Path, origin: str, outer: tuple[Path, ...]) -> Iterator[Setting]:
     if path.resolve() in outer:
         raise UsageError(f"{path} includes itself", where=origin)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"{path}: {said}", where=origin) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path, origin), 1):
         if line.strip() and not line.startswith(("#", "//")):
             setting = _parse(line.rstrip(), f"{path}:{number}")
             if setting.name == "flagfile":
                 yield from _include(setting, path.parent, (*outer, path.resolve()))
             else:
                 yield setting
+
+
+def _lines(path: Path, origin: str) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{path}: {said}", where=origin) from error
 
 
 def _parse(line: str, origin: str) -> Setting:

@@ -20,16 +20,16 @@ class Board:
     It reads what is in the run directories, so it shows the work of other processes too.
     """
 
-    def __init__(self, folder: Path, trials: Mapping[str, Planned], metric: str, quiet: bool = False):
-        self._folder, self._trials, self._metric, self._quiet = folder, trials, metric, quiet
+    def __init__(self, folder: Path, metric: str, quiet: bool = False):
+        self._folder, self._metric, self._quiet = folder, metric, quiet
+        self._trials: Mapping[str, Planned] = {}
         self._results: dict[str, Any] = {}
         self._before = self._began = self._looked = 0.0
         self._told, self._part, self._live = "", 0.0, None
 
     def start(self) -> None:
         """The first trials are about to run."""
-        self._look()
-        self._before, self._began = len(self._results), time.monotonic()
+        self._began = time.monotonic()
         if sys.stderr.isatty() and not self._quiet:
             from rich.console import Console
             from rich.live import Live

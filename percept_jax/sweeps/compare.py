@@ -1,6 +1,5 @@
 """Reads sweeps and run directories into arms that can be compared."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +7,10 @@ from typing import Any, NamedTuple
 
 from percept_jax import checks
 from percept_jax.errors import StorageError, UsageError
+from percept_jax.files import read_json
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.sweeps.statistics import changed, value
+from percept_jax.training.evaluation import headline
 
 _BY_WORTH = ("done", "diverged", "failed", "missing")
 
@@ -67,8 +68,8 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
 
 
 def _read_sweep(path: Path) -> Sweep:
-    plan = _read_json(path / "plan.json")
-    failures = _read_json(path / "failures.json") if (path / "failures.json").exists() else {}
+    plan = read_json(path / "plan.json")
+    failures = read_json(path / "failures.json") if (path / "failures.json").exists() else {}
     arms = []
     for arm in plan["arms"]:
         outcomes = [
@@ -108,8 +109,8 @@ def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None) -> Outcome:
-    result = _read_json(path / "result.json") if (path / "result.json").exists() else None
-    provenance = _read_json(path / "provenance.json") if (path / "provenance.json").exists() else None
+    result = read_json(path / "result.json") if (path / "result.json").exists() else None
+    provenance = read_json(path / "provenance.json") if (path / "provenance.json").exists() else None
     starts = [provenance, *provenance.get("restarts", [])] if provenance else []
     return Outcome(
         seed,
@@ -154,23 +155,13 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
 
 
 def _headline(arms: Sequence[Arm]) -> str:
-    """The number that tells most, as in training.evaluation, which is slow to import."""
-    for outcome in (outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"):
-        numbers = outcome.result["test"]
-        return "test/" + next(name for name in ("rmse", "bits_per_character", "accuracy", "loss") if name in numbers)
-    return "test/loss"
+    done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
+    return f"test/{headline(done[0].result['test'])}" if done else "test/loss"
 
 
 def _flags(lines: Sequence[str]) -> dict[str, str]:
     parts = [line.removeprefix("--").partition("=") for line in lines if line.strip()]
     return {name: text for name, _, text in parts}
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except ValueError as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
 
 
 def _read_text(path: Path) -> str:

@@ -44,8 +44,6 @@ def understand(
     Raises:
         UsageError: with the place of what is wrong in the file or on the command line.
     """
-    if "compare" in words:
-        raise UsageError("compare takes the directories of sweeps and runs", where=COMMAND_LINE)
     if words != [file] * file.endswith(".sweep"):
         raise UsageError(
             "usage: FILE.sweep [--flag=value ...], or FILE.flags --sweep [--flag={value,value} ...]", where=COMMAND_LINE

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from percept_jax import files
+from percept_jax.sweeps import tables
 from percept_jax.sweeps.comparison import Arm, Comparison, Row
+from percept_jax.sweeps.statistics import better
 
 # Okabe and Ito (2008), told apart by colour-blind people too; without yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -216,32 +218,17 @@ def _page(comparison: Comparison, pictures: Sequence[_Picture]) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    headers = ("arm", "mean ± sd", "n", "difference [95 %]", "p (t, Holm)", "p (sign-flip, Holm)", "seconds", "changed flags")
-    ranked = _ranked(comparison)
-    decimals = _decimals([row.mean for row in ranked])
     lines = [
         '<div class="wide" role="region" aria-label="results" tabindex="0">\n<table>\n<thead><tr>',
-        *(f'<th scope="col">{header}</th>' for header in headers),
+        *(f'<th scope="col">{html.escape(name)}</th>' for name in tables.header(comparison)),
         "</tr></thead>\n<tbody>",
     ]
     for row in comparison.rows:
-        mean = "-" if row.mean is None else f"{row.mean:.{decimals}f}"
-        mean = f"<strong>{mean}</strong>" if row.mean in {best.mean for best in ranked[:1]} else mean
-        lost = [f"{count} {word}" for count, word in ((row.diverged, "diverged"), (row.failed, "failed")) if count]
-        difference = "-" if row.difference is None else f"{row.difference:+.{decimals}f}"
-        if row.low is not None and row.high is not None:
-            difference += f" [{row.low:+.{decimals}f}, {row.high:+.{decimals}f}]"
-        cells = (
-            mean if row.sd is None else f"{mean} ± {row.sd:.{decimals}f}",
-            f"{len(row.values)}/{row.planned}" + (f" ({', '.join(lost)})" if lost else ""),
-            difference,
-            _p(row.p_t_holm),
-            _p(row.p_sign_holm),
-            "-" if row.seconds is None else f"{row.seconds:.1f}",
-            " ".join(f"<code>{html.escape(f'--{flag}={text}')}</code>" for flag, text in row.changed.items()),
-        )
+        arm, mean, *cells = map(html.escape, tables.cells(row, comparison.metric))
+        if row.mean is not None and row.mean == tables.best(comparison):
+            mean = f"<strong>{mean}</strong>"
         lines.append('<tr class="baseline">' if row.arm == comparison.baseline else "<tr>")
-        lines.append(f'<th scope="row">{html.escape(row.arm)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        lines.append(f'<th scope="row">{arm}</th>' + "".join(f"<td>{cell}</td>" for cell in (mean, *cells)) + "</tr>")
     return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
 
 
@@ -250,20 +237,10 @@ def _figure_html(picture: _Picture) -> str:
     return f"<figure>\n{image}\n<figcaption>{html.escape(picture.caption)}</figcaption>\n</figure>"
 
 
-def _p(p: float | None) -> str:
-    return "-" if p is None else "&lt;0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _decimals(means: Sequence[float]) -> int:
-    """For all numbers of the table: four significant digits of the median mean."""
-    middle = statistics.median(map(abs, means)) if means else 0
-    return min(10, max(0, 4 - math.ceil(math.log10(middle)))) if middle else 4
-
-
 def _ranked(comparison: Comparison) -> list[Row]:
     """Rows that have a mean, the best first."""
-    sign = -1 if "accuracy" in comparison.metric else 1
-    return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: sign * row.mean)
+    sign = better(comparison.metric)
+    return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: -sign * row.mean)
 
 
 def _shown(comparison: Comparison) -> set[str]:

@@ -36,7 +36,7 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
     if sweep.options.workers > 1 and not worker:
         crew.run(sweep, interrupted, fresh)
     else:
-        board = Board(sweep.folder, {}, sweep.metric, quiet=worker)
+        board = Board(sweep.folder, sweep.metric, quiet=worker)
         board.start()
         try:
             for trials in _stages(sweep):

@@ -13,13 +13,14 @@ from percept_jax import files
 from percept_jax.checks import check_within, unknown
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.files import read_json
 from percept_jax.ready import Ready, check, located
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.workers import Options, is_worker, locked
 from percept_jax.training import evaluation, loop, parallel
-from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity, read_json
+from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity
 
 
 class Sweep:

@@ -29,33 +29,33 @@ def write(c: Comparison, folder: Path) -> list[Path]:
 
 def markdown(c: Comparison) -> str:
     """A heading, the table with the best mean in bold, and the notes."""
-    best = _best(c)
-    lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in _cells(row, c.metric)] for row in c.rows]
+    most = best(c)
+    lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in cells(row, c.metric)] for row in c.rows]
     for line, row in zip(lines, c.rows, strict=True):
-        if row.mean is not None and row.mean == best:
+        if row.mean is not None and row.mean == most:
             line[1] = f"**{line[1]}**"
-    table = [_header(c), ["---"] * 8, *lines]
+    table = [header(c), ["---"] * 8, *lines]
     notes = [f"- {note}" for note in (_about(c), *c.notes)]
     return "\n".join([f"### {c.name}", "", *("| " + " | ".join(line) + " |" for line in table), "", *notes]) + "\n"
 
 
 def latex(c: Comparison) -> str:
     """A table environment that wants only the package booktabs, the best mean in bold, the notes below."""
-    best = _best(c)
+    most = best(c)
     lines = []
     for row in c.rows:
-        arm, *numbers, changed = map(_tex, _cells(row, c.metric))
+        arm, *numbers, changed = map(_tex, cells(row, c.metric))
         numbers = [number if number == "---" else number.replace("-", "$-$") for number in numbers]
-        if row.mean is not None and row.mean == best:
+        if row.mean is not None and row.mean == most:
             numbers[0] = rf"\textbf{{{numbers[0]}}}"
         lines.append(" & ".join([f"{{{arm}}}", *numbers, changed]) + r" \\")  # a bracket at the start would belong to \\
-    header = " & ".join(map(_tex, _header(c))) + r" \\"
+    headers = " & ".join(map(_tex, header(c))) + r" \\"
     return "\n".join([
         r"\begin{table}",
         r"\centering\footnotesize",
         rf"\caption{{{_tex(c.name)}. {_tex(_about(c))}}}",
         r"\begin{tabular}{lllllllp{4cm}}",
-        r"\toprule", header, r"\midrule", *lines, r"\bottomrule",
+        r"\toprule", headers, r"\midrule", *lines, r"\bottomrule",
         r"\end{tabular}",
         *(rf"\par\raggedright {_tex(note)}" for note in c.notes),
         r"\end{table}",
@@ -84,23 +84,24 @@ def plain(c: Comparison, width: int) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    header = [name.replace(" ", "\n", 1) for name in _header(c)]
-    rows = [_cells(row, c.metric) for row in c.rows]
-    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(header, *rows, strict=True)]
+    headers = [name.replace(" ", "\n", 1) for name in header(c)]
+    rows = [cells(row, c.metric) for row in c.rows]
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(headers, *rows, strict=True)]
     table = Table(box=SIMPLE)
-    for name in header:
+    for name in headers:
         words = name in ("arm", "changed")
         table.add_column(name, no_wrap=not words, overflow="fold", min_width=min(_NAME, widths[0]) if name == "arm" else None)
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()
-    least = min(_NAME, widths[0]) + sum(widths[1:-1]) + min(20, widths[-1]) + 3 * len(header) + 1  # 3 between columns
+    least = min(_NAME, widths[0]) + sum(widths[1:-1]) + min(20, widths[-1]) + 3 * len(headers) + 1  # 3 between columns
     Console(file=text, width=max(width, least), markup=False, highlight=False, emoji=False).print(table)
     notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in (_about(c), *c.notes)]
     return "\n".join([c.name, *(line.rstrip() for line in text.getvalue().splitlines()), *notes]) + "\n"
 
 
-def _header(c: Comparison) -> list[str]:
+def header(c: Comparison) -> list[str]:
+    """What the columns hold."""
     return ["arm", f"{c.metric} ± sd", "n", "difference [95 %]", "p (t)", "p (sign-flip)", "seconds", "changed"]
 
 
@@ -111,7 +112,8 @@ def _about(c: Comparison) -> str:
     )
 
 
-def _cells(row: Row, metric: str) -> list[str]:
+def cells(row: Row, metric: str) -> list[str]:
+    """A row in words, a cell for each of `header`."""
     mean, difference = _number(row.mean, metric), _number(row.difference, metric, sign="+")
     if row.sd is not None:
         mean += f" ± {_number(row.sd, metric)}"
@@ -142,7 +144,7 @@ def _p(p: float | None) -> str:
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
-def _best(c: Comparison) -> float | None:
+def best(c: Comparison) -> float | None:
     """The best mean; None where there is no other to be better than."""
     means = [row.mean for row in c.rows if row.mean is not None]
     return max(means, key=lambda mean: better(c.metric) * mean) if len(means) > 1 else None

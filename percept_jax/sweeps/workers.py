@@ -18,12 +18,13 @@ from percept_jax import files, ready
 from percept_jax.data.dataset import Dataset
 from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line
 from percept_jax.experiment import Experiment
+from percept_jax.files import read_json
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.plan import Cut, Program, cut
 from percept_jax.training import loop, parallel
 from percept_jax.training.parallel import Functions
-from percept_jax.training.run_dir import RunDir, read_json
+from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
 POLL = 0.5  # seconds between looks at what other workers do
@@ -111,7 +112,7 @@ class Worker:
 
     def _ours_left(self, program: Program) -> bool:
         """Whether some of a program's packs are this shard's and not settled, or it is not known yet which they are."""
-        record = read_plan(self.folder)["programs"].get(program.key, {})
+        record = read_json(self.folder / "plan.json")["programs"].get(program.key, {})
         packs = self._recorded(program, record)
         if set(self._left(program)) - {trial for pack in packs for trial in pack.trials}:
             return True
@@ -223,7 +224,7 @@ class Worker:
         with locked(self.folder / ".locks" / program.key) as held:
             if not held:
                 return []
-            record = read_plan(self.folder)["programs"].get(program.key, {})
+            record = read_json(self.folder / "plan.json")["programs"].get(program.key, {})
             packs = self._recorded(program, record)
             rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
             if rest:
@@ -232,7 +233,7 @@ class Worker:
                 entry = {"asked": self.options.pack, "milliseconds": measured, "width": width, "devices": devices}
                 entry["packs"] = [pack._asdict() for pack in packs]
                 with locked(self.folder / ".locks" / "plan", wait=True):
-                    plan = read_plan(self.folder)
+                    plan = read_json(self.folder / "plan.json")
                     plan["programs"][program.key] = entry
                     files.write_json(self.folder / "plan.json", plan)
             return packs
@@ -273,8 +274,3 @@ class Worker:
     def _failures(self) -> dict[str, Any]:
         path = self.folder / "failures.json"
         return read_json(path) if path.exists() else {}
-
-
-def read_plan(folder: Path) -> dict[str, Any]:
-    """plan.json, with the programs that it has so far."""
-    return read_json(folder / "plan.json")

@@ -51,7 +51,7 @@ def functions(
         raise ValueError(f"{trials} trials on {len(devices)} devices: not the same number on each")
     if trials // len(devices) > most_together(experiment, devices):
         raise ValueError(f"{experiment.model} is not to be stacked on a CPU")
-    program = make_program(experiment, task, axis_name(devices) if trials == 1 else None)
+    program = make_program(experiment, task, _batch_axis(devices, trials))
     init, train = compile_init(program, trials, shape), compile_train(program, devices, trials)
     return Functions(program, tuple(devices), trials, init, train, compile_eval(program, devices, trials))
 

@@ -21,6 +21,7 @@ import numpy as np
 from percept_jax import files
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.files import read_json
 from percept_jax.training.events import EventFile
 
 _PACKAGE = Path(__file__).parent.parent
@@ -73,14 +74,6 @@ def flag_text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of a run. Raises StorageError where it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
 
 
 class RunDir:
