@@ -1,0 +1,25 @@
+"""Says things to a person. A process outlives its terminal: a message that cannot be printed is dropped."""
+
+import contextlib
+import os
+import sys
+
+
+def say(text: str, error: bool = False) -> None:
+    """Prints a line on standard output, or on standard error; drops it where nobody can read it any more."""
+    stream = sys.stderr if error else sys.stdout
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:
+        with contextlib.suppress(OSError, ValueError):
+            print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
+    except (OSError, ValueError):
+        _forget(stream)
+
+
+def _forget(stream: object) -> None:
+    """Points a stream that is gone to nowhere, so that what Python flushes at the end does not fail either."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
