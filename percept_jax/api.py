@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from percept_jax import records
+from percept_jax.console import say
 from percept_jax.data import arrays, sources
 from percept_jax.data.inputs import Input
-from percept_jax.errors import DataError, UsageError
+from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.files import read_json
 from percept_jax.models.recurrent import EncoderDecoder
+from percept_jax.paths import user_path
 from percept_jax.ready import check, default_name, describe_data, load_data, located, select
-from percept_jax.training import checkpoint, evaluation, loop, parallel
+from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, refuse_strangers, run_path
@@ -210,30 +212,33 @@ def run(
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
-    result = read_json(path / "result.json")
+    result = records.read_result(path)
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
     return path
 
 
 def load(run_dir: str | Path) -> Trained:
-    """What a run left, or has left so far. Raises UsageError where there is none, StorageError where it is damaged."""
-    path = Path(run_dir)
-    if not (path / "provenance.json").exists():
-        raise UsageError(f"{path}: not a run directory")
-    newest = checkpoint.newest(path / "checkpoints")
-    if newest is None:
-        raise UsageError(f"{path}: no checkpoint yet")
-    arrays, header = newest[0]
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
-    knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
-    best = header["progress"]["best"] or {}
+    """What a run left, or has left so far; a checkpoint that was passed over is told of on standard error.
+
+    Raises UsageError where there is no run, StorageError where its files are damaged, or are not its own.
+    """
+    path = user_path(run_dir)
+    found = stored.read(path, lambda line: say(line, error=True))
+    header = found.header
+    try:
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
+        knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
+        experiment, sees = Experiment(**values, knobs=knobs, run_dir=str(path)), Input(**header["input"])
+        experiment.validate()
+    except (TypeError, AttributeError, UsageError) as error:
+        raise StorageError(f"{path}: its checkpoint was written by another version: {error}") from error
     return Trained(
         path=path,
-        experiment=Experiment(**values, knobs=knobs, run_dir=str(path)),
-        input=Input(**header["input"]),
-        variables=checkpoint.nested(arrays, "best/"),
-        best_step=best.get("step"),
+        experiment=experiment,
+        input=sees,
+        variables=stored.best(found),
+        best_step=(header["progress"]["best"] or {}).get("step"),
         data_crc=header["data_crc"],
-        result=read_json(path / "result.json") if (path / "result.json").exists() else None,
+        result=found.result,
     )

@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from percept_jax import api, models, weights
+from percept_jax import api, models, records, weights
 from percept_jax.data import teaching
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
-from percept_jax.files import read_json
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
 from percept_jax.request import Request, SweepRequest
@@ -30,7 +29,7 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     if warning := idle_accelerator():
         print(warning)
     path = api.run(experiment, name=name, interrupted=interrupted, began=began)
-    result = read_json(path / "result.json")
+    result = records.read_result(path)
     test, validation = result["test"], result["validation"]
     name = headline(test)
     told = [f"test {name.replace('_', ' ')} {test[name]:.4f}", f"loss {test['loss']:.4f}"]

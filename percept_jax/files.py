@@ -1,9 +1,16 @@
-"""Files that are whole or absent: written under another name, flushed to the disk, then renamed."""
+"""Files that are whole or absent: written under another name, flushed to the disk, then renamed. And locks on folders.
+
+The only module that writes files, beside `percept_jax.deletion`, the only one that deletes them.
+"""
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import json
 import os
-import zlib
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,44 +19,91 @@ import numpy as np
 
 from percept_jax.errors import StorageError
 
+# What is written before it takes its place: ".result.json.4711.percept-part".
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.percept-part")
+
+_ARRAYS = "percept_jax arrays 2"  # the format of `write_arrays`
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts a file in place in one piece. Raises StorageError where the disk refuses."""
-    with in_place(path) as temporary:
-        temporary.write_bytes(content)
+    with in_place(path) as temporary, open(temporary, "r+b") as file:
+        file.write(content)
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON file's content. Raises ValueError for a number that JSON does not have."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Puts a JSON file in place in one piece. Raises ValueError for a number that JSON does not have."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file. Raises StorageError where there is none, or it is something else, such as a pipe."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StorageError(f"{path}: not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """What JSON text from the file `path` holds. Raises StorageError where it is no JSON, or has NaN or an infinity in it."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(content.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{path}: damaged: {error or type(error).__name__}") from error
 
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises StorageError where it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
+    return parse_json(read_bytes(path), path)
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """The lines of a file of JSON objects, without a last one that was cut off while it was written; none without a file."""
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON objects, without a last one that was cut off while it was written; none without a file.
+
+    Raises StorageError, naming the line, where another one is damaged.
+    """
+    if not path.exists():
+        return []
+    *whole, last = read_bytes(path).split(b"\n")
     lines = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
+    for number, line in enumerate([*whole, last], 1):
+        try:
+            value = parse_json(line, path)
+            if not isinstance(value, dict):
+                raise StorageError(f"{path}: damaged: not an object")
+        except StorageError as error:
+            if number > len(whole):
                 break
+            raise StorageError(f"{path}:{number}: damaged: not a line that was written") from error
+        lines.append(value)
     return lines
 
 
 @contextlib.contextmanager
 def in_place(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there takes its place at the end. Raises StorageError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """An empty temporary file beside `path`; what was written into it takes the place of `path` at the end.
+
+    Raises StorageError where the disk refuses, or where `path` is a folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.percept-part")
+    made = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # of a process that had the same number, and was killed
+            temporary.unlink()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        made = True
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -57,33 +111,122 @@ def in_place(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        if made:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def open_to_append(path: Path) -> Any:
+    """A text file whose lines are added to it at once. Never follows a link. Raises StorageError."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a", buffering=1)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def open_log(path: Path) -> Any:
+    """A file that another process may print to, emptied first. Never follows a link. Raises StorageError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+class Lock:
+    """An exclusive hold on a folder, by way of a file for which the kernel keeps it; a process that dies lets go.
+
+    Attributes:
+        folder: what is held.
+        held: whether this process holds it.
+    """
+
+    def __init__(self, path: Path, folder: Path, wait: bool = False):
+        """Takes the lock on the file `path`, which is made if need be, never emptied, and never reached through a link.
+
+        With `wait` this returns only when the lock is held. Raises StorageError where there can be no such file.
+        """
+        self.folder, self.held = folder, False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o666)
+        except OSError as error:
+            said = "a symbolic link, which a lock never follows" if error.errno == errno.ELOOP else error.strerror or str(error)
+            raise StorageError(f"{path}: {said}") from error
+        try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise StorageError(f"{path}: not a file")
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            self.held = True
+        except BlockingIOError:
+            self.release()
+        except OSError as error:
+            self.release()
+            raise StorageError(f"{path}: {error.strerror or error}") from error
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Lets go."""
+        self.held = False
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool = False, folder: Path | None = None) -> Iterator[Lock]:
+    """A lock, see `Lock`, until the block ends; its `held` says whether this process has it. `folder` is what it stands for."""
+    lock = Lock(path, folder or path.parent, wait)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def digest(*parts: bytes | memoryview) -> str:
+    """32 hexadecimal digits of BLAKE2b over byte strings, one after the other."""
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        state.update(part)
+    return state.hexdigest()
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
-    """A safetensors file of named arrays, with a CRC32 of each and `meta` (anything JSON) in its header."""
+    """A safetensors file of named arrays with `meta` (anything JSON) in its header, all under one checksum."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in arrays.items()}
-    header = {"meta": json.dumps(meta), "crc32": json.dumps({name: zlib.crc32(a) for name, a in arrays.items()})}
-    write_bytes(path, save(arrays, header))
+    text = json.dumps(meta, allow_nan=False)
+    write_bytes(path, save(arrays, {"format": _ARRAYS, "meta": text, "checksum": _checksum(arrays, text)}))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """What `write_arrays` wrote. Raises StorageError, naming the array, where it is not what was written."""
+    """What `write_arrays` wrote. Raises StorageError where it is not exactly what was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StorageError(f"{path}: not a file")
         with safe_open(path, "numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             header = file.metadata() or {}
-        meta, sums = json.loads(header["meta"]), json.loads(header["crc32"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
-    if sums.keys() != arrays.keys():
-        raise StorageError(f"{path}: arrays are missing")
-    for name, array in arrays.items():
-        if zlib.crc32(np.ascontiguousarray(array)) != sums[name]:
-            raise StorageError(f"{path}: {name} is damaged (its CRC32 differs)")
-    return arrays, meta
+            if header.get("format") != _ARRAYS:
+                raise StorageError(f"{path}: not in the format that this version writes")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header.get("checksum") != _checksum(arrays, header.get("meta", "")):
+            raise StorageError(f"{path}: damaged: its checksum differs")
+        return arrays, json.loads(header["meta"])
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise StorageError(f"{path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> str:
+    """Over the header's text, and every array's name, dtype, shape and bytes."""
+    parts: list[bytes | memoryview] = [json.dumps([_ARRAYS, meta]).encode()]
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        parts.append(json.dumps([name, array.dtype.name, list(arrays[name].shape)]).encode())
+        parts.append(memoryview(array.reshape(-1).view(np.uint8)))
+    return digest(*parts)

@@ -40,7 +40,7 @@ def logged(path):
 
 
 def last_arrays(path):
-    return checkpoint.newest(Path(path) / "checkpoints")[0][0]
+    return checkpoint.read(Path(path) / "checkpoints", checkpoint.steps(Path(path) / "checkpoints")[-1])[0]
 
 
 def assert_same_bits(one, other):

@@ -13,12 +13,12 @@ from percept_jax import files
 from percept_jax.checks import check_within, unknown
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.files import read_json
+from percept_jax.files import locked, read_json
 from percept_jax.ready import Ready, check, located
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.plan import Planned, Setup
-from percept_jax.sweeps.workers import Options, is_worker, locked
+from percept_jax.sweeps.workers import Options, is_worker
 from percept_jax.training import evaluation, loop, parallel
 from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity
 
@@ -229,7 +229,7 @@ class Sweep:
     def _clear(self) -> None:
         for lock in (self.folder / ".locks").glob("*"):
             with contextlib.ExitStack() as held:
-                if lock.name != "plan" and not held.enter_context(locked(lock)):
+                if lock.name != "plan" and not held.enter_context(locked(lock)).held:
                     raise StorageError(f"{self.folder}: another process works on this sweep")
         for path in (self.folder / "trials").glob("[0-9a-f]" * 12):
             path.unlink() if path.is_symlink() else shutil.rmtree(path)

@@ -4,11 +4,10 @@ The kernel frees the lock of a process that has died, and another one goes on fr
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +15,9 @@ import jax
 
 from percept_jax import files, ready
 from percept_jax.data.dataset import Dataset
-from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line
+from percept_jax.errors import Busy, Interrupted, PerceptError, first_line
 from percept_jax.experiment import Experiment
-from percept_jax.files import read_json
+from percept_jax.files import Lock, locked, read_json
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.plan import Cut, Program, cut
@@ -49,23 +48,6 @@ class Options(NamedTuple):
 def is_worker() -> bool:
     """Whether this process is one of a crew, which leaves the table to who started it."""
     return MARK in os.environ
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = False) -> Iterator[bool]:
-    """Whether this process holds the lock until the block ends; with `wait` it does in the end. Raises StorageError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 (closed below, which frees the lock)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except BlockingIOError:
-            held = False
-        yield held
 
 
 def _said(error: Exception) -> str:
@@ -136,10 +118,10 @@ class Worker:
         for number, pack in enumerate(self._packs(program)):
             if not self._mine(program, number) or not self._unsettled(pack.trials):
                 continue
-            with locked(self.folder / ".locks" / pack.name) as held:
-                if not held or not self._unsettled(pack.trials):
+            with locked(self.folder / ".locks" / pack.name, folder=self.folder / "packs" / pack.name) as lock:
+                if not lock.held or not self._unsettled(pack.trials):
                     continue
-                ended = self._run_twice(program, pack)
+                ended = self._run_twice(program, pack, lock)
             progress |= ended is not None
             if first and ended is False:
                 doubtful.add(program.key)
@@ -151,13 +133,13 @@ class Worker:
         """Whether a pack belongs to this shard: where programs begin differs, so that small ones are dealt out evenly too."""
         return (int(program.key, 16) + number) % self.options.shards == self.options.shard
 
-    def _run_twice(self, program: Program, pack: Cut) -> bool | None:
+    def _run_twice(self, program: Program, pack: Cut, lock: Lock) -> bool | None:
         """Runs a pack; if it fails, its trials once more, each alone: one must not cost the others theirs.
 
         Whether any was finished; None where another process holds one of them, and nothing was done.
         """
         try:
-            self._run(program, pack)
+            self._run(program, pack, lock)
             return True
         except Busy:
             return None
@@ -166,7 +148,7 @@ class Worker:
         failed = {}
         for trial in self._unsettled(pack.trials):
             try:
-                self._run(program, Cut(1, [trial]))
+                self._run(program, Cut(1, [trial]), lock)
             except Exception as error:
                 failed[trial] = {"error": _said(error), "time": time.time()}
                 self._board.note(f"failed again: {trial}: {failed[trial]['error']}")
@@ -174,7 +156,7 @@ class Worker:
             files.write_json(self.folder / "failures.json", self._failures() | failed)
         return len(failed) < len(pack.trials)
 
-    def _run(self, program: Program, pack: Cut) -> None:
+    def _run(self, program: Program, pack: Cut, lock: Lock) -> None:
         members = {trial.id: trial.experiment for trial in program.trials}
         began, trials = time.time(), []
         with contextlib.ExitStack() as held:
@@ -193,7 +175,7 @@ class Worker:
                 self._interrupted,
                 began,
                 functions=self._functions(program.key, trials[0].experiment, dataset, pack.width),
-                folder=self.folder / "packs" / pack.name if pack.width > 1 else None,
+                held=lock if pack.width > 1 else None,
                 pictures=False,
             )
         shutil.rmtree(self.folder / "packs" / pack.name, ignore_errors=True)  # each trial has its own checkpoint now
@@ -221,8 +203,8 @@ class Worker:
 
     def _packs(self, program: Program) -> list[Cut]:
         """A program's packs, as they were recorded at the first start; none while another worker decides on them."""
-        with locked(self.folder / ".locks" / program.key) as held:
-            if not held:
+        with locked(self.folder / ".locks" / program.key) as lock:
+            if not lock.held:
                 return []
             record = read_json(self.folder / "plan.json")["programs"].get(program.key, {})
             packs = self._recorded(program, record)

@@ -4,18 +4,80 @@ A file holds one trial: `state` (what the next step needs), `best` (the variable
 header the step, the run's identity and what else the loop must know to go on.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import numpy as np
 
-from percept_jax import files
+from percept_jax import deletion, files, records
 from percept_jax.errors import StorageError
+from percept_jax.files import Lock
 
 KEEP = 2  # the last one, and the one before, should the last be damaged
+NAME = re.compile(r"step_([0-9]{9,18})\.safetensors")
+
+T = TypeVar("T")
+
+
+class Promise(TypedDict):
+    """What a checkpoint says of metrics.jsonl: its lines up to then, and their checksum."""
+
+    lines: int
+    digest: str
+
+
+class SavedProgress(TypedDict):
+    """`trial.Progress` in a header."""
+
+    loss: float
+    correct: int
+    positions: int
+    examples: int
+    best: dict[str, Any] | None
+    diverged_at: int | None
+    stopped_at: int | None
+
+
+class Header(TypedDict):
+    """The header of a trial's checkpoint.
+
+    Attributes:
+        step: how many the trial has done.
+        steps: of the whole run.
+        identity: of the run.
+        data_crc: the data set's checksum.
+        experiment: `Experiment.science()`.
+        input: `Input` as a dictionary.
+        progress: beside the state.
+        seconds: by phase, so far.
+        log: what it says of metrics.jsonl.
+    """
+
+    step: int
+    steps: int
+    identity: str
+    data_crc: int
+    experiment: dict[str, Any]
+    input: dict[str, Any]
+    progress: SavedProgress
+    seconds: dict[str, float]
+    log: Promise
+
+
+def check_header(header: Any, path: Path, identity: str) -> Header:
+    """The header of a trial's checkpoint. Raises StorageError where it is not one of the run `identity`, or makes no sense."""
+    records.checked(header, Header, path)
+    if header["identity"] != identity:
+        raise StorageError(f"{path}: a checkpoint of another run")
+    best = header["progress"]["best"]
+    reached = best.get("step") if best else 0
+    if not 0 <= header["step"] <= header["steps"] or not isinstance(reached, int) or not 0 <= reached <= header["step"]:
+        raise StorageError(f"{path}: step {header['step']} of {header['steps']}, its best {reached}")
+    return header
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
@@ -48,7 +110,7 @@ def nested(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
 
 def steps(directory: Path) -> list[int]:
     """The steps of which `directory` holds a checkpoint, rising."""
-    return sorted(int(path.stem.removeprefix("step_")) for path in directory.glob("step_*.safetensors"))
+    return sorted(int(match[1]) for path in deletion.listed(directory) if (match := NAME.fullmatch(path.name)))
 
 
 def path_of(directory: Path, step: int) -> Path:
@@ -56,19 +118,33 @@ def path_of(directory: Path, step: int) -> Path:
     return directory / f"step_{step:09d}.safetensors"
 
 
-def newest(*directories: Path) -> list[tuple[dict[str, np.ndarray], Any]] | None:
-    """Arrays and header, from each directory, of the newest step of which all have a checkpoint that is whole.
+def read(directory: Path, step: int) -> tuple[dict[str, np.ndarray], Any]:
+    """Arrays and header of a step. Raises StorageError where they are damaged, or are those of another step."""
+    path = path_of(directory, step)
+    arrays, header = files.read_arrays(path)
+    if not isinstance(header, dict) or header.get("step") != step:
+        raise StorageError(f"{path}: a checkpoint of another step")
+    return arrays, header
 
-    None where there is no such step. Raises StorageError where there are some, and each is damaged somewhere.
+
+def newest(take: Callable[[int], T], *directories: Path) -> tuple[T, list[str]] | None:
+    """What `take(step)` makes of the newest step that it accepts, of which all directories have a checkpoint.
+
+    Returns:
+        That, and why newer ones were passed over, a line each; None where there is no checkpoint.
+
+    Raises:
+        StorageError: there are some, and `take` has raised it for each of them.
     """
-    fault = None
+    passed_over: list[str] = []
     for step in sorted(set.intersection(*(set(steps(directory)) for directory in directories)), reverse=True):
         try:
-            return [files.read_arrays(path_of(directory, step)) for directory in directories]
+            return take(step), passed_over
         except StorageError as error:
-            fault = fault or error
-    if fault:
-        raise fault
+            passed_over.append(str(error))
+    if passed_over:
+        more = f" (and {len(passed_over) - 1} older ones will not do either)" if len(passed_over) > 1 else ""
+        raise StorageError(passed_over[0] + more)
     return None
 
 
@@ -79,8 +155,11 @@ class Saver:
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future | None = None
 
-    def save(self, files: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
-        """Starts to write (path, arrays, header) of each, in this order. Raises what the last save raised."""
+    def save(self, files: Sequence[tuple[Lock, Path, dict[str, np.ndarray], Any]]) -> None:
+        """Starts to write (lock on a folder above, path, arrays, header) of each, in this order.
+
+        Raises what the last save raised.
+        """
         self.wait()
         self._pending = self._thread.submit(_write, files)
 
@@ -98,12 +177,12 @@ class Saver:
             self._thread.shutdown()
 
 
-def _write(rows: Sequence[tuple[Path, dict[str, np.ndarray], Any]]) -> None:
-    for path, arrays, header in rows:
+def _write(rows: Sequence[tuple[Lock, Path, dict[str, np.ndarray], Any]]) -> None:
+    for _, path, arrays, header in rows:
         files.write_arrays(path, arrays, header)
-    for path, _, _ in rows:
-        for old in steps(path.parent)[:-KEEP]:
-            path_of(path.parent, old).unlink(missing_ok=True)
+    for lock, path, _, header in rows:
+        for old in [step for step in steps(path.parent) if step <= header["step"]][:-KEEP]:
+            deletion.delete_file(lock, path_of(path.parent, old))
 
 
 def by_path(tree: Any) -> dict[str, Any]:

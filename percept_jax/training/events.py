@@ -21,7 +21,7 @@ class EventFile:
     """An event file in a run directory, one a process; it hides what earlier ones wrote beyond the step that it resumes at."""
 
     def __init__(self, folder: Path, step: int):
-        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}.percept")
         if step:
             self._file.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 

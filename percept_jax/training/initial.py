@@ -1,5 +1,6 @@
 """Weights to start from: those of a run, or of a file. Where they are named, their checksum is too: "PATH#1a2b3c4d"."""
 
+import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -9,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from percept_jax import weights
-from percept_jax.errors import StorageError, UsageError
-from percept_jax.training import checkpoint
+from percept_jax.console import say
+from percept_jax.errors import UsageError
+from percept_jax.paths import user_path
+from percept_jax.training import stored
 
 
 def located(init_from: str) -> str:
     """--init_from with an absolute path and the checksum of the weights that are there now, unless it has one.
 
-    So that the same words mean the same weights. Raises UsageError where there are none.
+    So that the same words mean the same weights. Raises UsageError where there are none, StorageError where they are damaged.
     """
     path, crc = _parts(init_from)
     return f"{path}#{crc or _crc(_read(path))}"
@@ -25,7 +28,7 @@ def located(init_from: str) -> str:
 def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[str]]:
     """Variables as `weights.fit` returns them, and the paths of a new head's leaves.
 
-    Raises UsageError where the weights are not those that were meant, or do not fit.
+    Raises UsageError where the weights are not those that were meant, or do not fit; StorageError where a run's are damaged.
     """
     path, crc = _parts(init_from)
     found = _read(path)
@@ -36,19 +39,18 @@ def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[st
 
 def _parts(init_from: str) -> tuple[Path, str]:
     path, crc = re.fullmatch(r"(.*?)(?:#([0-9a-f]{8}))?", init_from, re.DOTALL).groups()
-    return Path(path).expanduser().resolve(), crc or ""
+    return Path(os.path.abspath(user_path(path, "init_from"))), crc or ""
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, or the best weights of a run. Errors are those of `weights.read` and `stored.read`."""
     if not path.is_dir():
         return weights.read(path)
     try:
-        newest = checkpoint.newest(path / "checkpoints")
-    except StorageError as error:
-        raise UsageError(str(error), "init_from") from error
-    if newest is None:
-        raise UsageError(f"{path}: no run with a checkpoint", "init_from")
-    return {name.removeprefix("best/"): array for name, array in newest[0][0].items() if name.startswith("best/")}
+        arrays = stored.read(path, lambda line: say(line, error=True)).arrays
+    except UsageError as error:
+        raise UsageError(error.args[0], "init_from") from error
+    return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
 
 
 def _crc(arrays: Mapping[str, np.ndarray]) -> str:

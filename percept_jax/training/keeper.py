@@ -2,15 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
+from percept_jax import records
 from percept_jax.errors import StorageError
+from percept_jax.files import Lock
 from percept_jax.training import checkpoint
 from percept_jax.training.trial import Trial
 
 Row = tuple[dict[str, np.ndarray], Any]
+
+
+class PackHeader(TypedDict):
+    """The header of a pack's checkpoint: the identities of its trials, and their headers, by place."""
+
+    step: int
+    width: int
+    members: dict[str, str]
+    trials: dict[str, Any]
 
 
 class Keeper:
@@ -20,37 +31,67 @@ class Keeper:
     as if it had run alone.
     """
 
-    def __init__(self, trials: Sequence[Trial], folder: Path | None = None):
+    def __init__(self, trials: Sequence[Trial], held: Lock | None = None):
         self._members = {k: trial.run_dir for k, trial in enumerate(trials) if trial.run_dir}
-        self._width, self._folder, self.saver = len(trials), folder, checkpoint.Saver()
+        self._width, self._held, self.saver = len(trials), held, checkpoint.Saver()
 
-    def newest(self) -> dict[int, Row] | None:
-        """By place in the pack, from the newest step of which everything is there and whole; None without one.
+    def newest(
+        self, steps: int, drawn: Sequence[Mapping[str, np.ndarray]], template: Any
+    ) -> tuple[dict[int, Row], list[str]] | None:
+        """By place in the pack, from the newest step of which every trial has a checkpoint that will do.
 
-        Raises StorageError where there are some, and each is damaged, or where the file is of another pack.
+        It will do if it is whole, and this run's, and fits, and if metrics.jsonl still holds what was logged up to then.
+
+        Args:
+            steps: of the whole run.
+            drawn: the leaves of each trial's state at step 0.
+            template: the shapes and dtypes of a trial's pytree.
+
+        Returns:
+            The rows, and why newer steps were passed over, a line each; None where there is no checkpoint.
+
+        Raises:
+            StorageError: there are some, and none will do.
         """
-        if not self._folder:
-            found = checkpoint.newest(*(run_dir.checkpoints for run_dir in self._members.values()))
-            return found and dict(zip(self._members, found, strict=True))
-        found = checkpoint.newest(self._folder)
-        if found is None:
-            return None
-        (arrays, header), rows = found[0], {}
+
+        def take(step: int) -> dict[int, Row]:
+            rows = self._together(step) if self._held else self._each(step)
+            for k, (arrays, header) in rows.items():
+                path = checkpoint.path_of(self._held.folder if self._held else self._members[k].checkpoints, step)
+                checkpoint.check_header(header, path, self._members[k].identity)
+                if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
+                    arrays = {**drawn[k], **arrays}
+                _check(arrays, header, steps, template, path)
+                self._members[k].check_log(header["log"])
+                rows[k] = arrays, header
+            return rows
+
+        folders = [self._held.folder] if self._held else [run_dir.checkpoints for run_dir in self._members.values()]
+        return checkpoint.newest(take, *folders)
+
+    def _each(self, step: int) -> dict[int, Row]:
+        return {k: checkpoint.read(run_dir.checkpoints, step) for k, run_dir in self._members.items()}
+
+    def _together(self, step: int) -> dict[int, Row]:
+        folder, rows = self._held.folder, {}
+        arrays, header = checkpoint.read(folder, step)
+        records.checked(header, PackHeader, checkpoint.path_of(folder, step))
         for k, run_dir in self._members.items():
             if header["width"] != self._width or header["members"].get(str(k)) != run_dir.identity:
-                raise StorageError(f"{self._folder}: a checkpoint of another pack")
+                raise StorageError(f"{checkpoint.path_of(folder, step)}: a checkpoint of another pack")
             own = {name.removeprefix(f"{k}/"): array for name, array in arrays.items() if name.startswith(f"{k}/")}
-            rows[k] = own, header["trials"][str(k)]
+            rows[k] = own, header["trials"].get(str(k))
         return rows
 
     def save(self, step: int, rows: Mapping[int, Row], over: bool) -> None:
         """Starts to write rows by place in the pack. Raises StorageError where the last ones could not be written."""
         files = []
-        if over or not self._folder:
+        if over or not self._held:
             for k, (arrays, header) in rows.items():
-                at = (self._folder and header["progress"]["stopped_at"]) or step
-                files.append((checkpoint.path_of(self._members[k].checkpoints, at), arrays, {**header, "step": at}))
-        if self._folder:
+                at = (self._held and header["progress"]["stopped_at"]) or step
+                run_dir = self._members[k]
+                files.append((run_dir.lock, checkpoint.path_of(run_dir.checkpoints, at), arrays, {**header, "step": at}))
+        if self._held:
             together = {f"{k}/{name}": array for k, (arrays, _) in rows.items() for name, array in arrays.items()}
             header = {
                 "step": step,
@@ -58,5 +99,17 @@ class Keeper:
                 "members": {k: run_dir.identity for k, run_dir in self._members.items()},
                 "trials": {k: header for k, (_, header) in rows.items()},
             }
-            files.append((checkpoint.path_of(self._folder, step), together, header))
+            files.append((self._held, checkpoint.path_of(self._held.folder, step), together, header))
         self.saver.save(files)
+
+
+def _check(arrays: Mapping[str, np.ndarray], header: checkpoint.Header, steps: int, template: Any, path: Path) -> None:
+    """Raises StorageError unless a trial can go on from these arrays to the end of a run of so many steps."""
+    try:
+        checkpoint.unflatten(arrays, template)
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error
+    progress = header["progress"]
+    reached = header["step"] if progress["stopped_at"] is None else progress["stopped_at"]
+    if header["steps"] != steps or (progress["diverged_at"] is None and int(arrays["state/step"]) != reached):
+        raise StorageError(f"{path}: not of a run of {steps} steps, or its state is of another step")

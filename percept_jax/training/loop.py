@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.errors import Interrupted, UsageError
 from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.files import Lock
 from percept_jax.training import parallel
 from percept_jax.training.pack import Pack
 from percept_jax.training.parallel import Functions
@@ -26,7 +26,7 @@ def train_pack(
     began: float | None = None,
     *,
     functions: Functions | None = None,
-    folder: Path | None = None,
+    held: Lock | None = None,
     pictures: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains trials that differ in traced values only, or finishes what was begun of them; their results.
@@ -38,7 +38,7 @@ def train_pack(
         interrupted: the number of a signal that asks to stop, once one has come.
         began: `time.time()` at which the command was given.
         functions: of their program, for so many trials, to compile once for many packs.
-        folder: where one file holds the checkpoint of them all, until they are finished; None: each has its own.
+        held: the lock on a folder where one file holds the checkpoint of them all, until they are finished.
         pictures: whether they are drawn.
 
     Raises:
@@ -53,7 +53,7 @@ def train_pack(
         if functions is None:
             devices = choose_devices(first, info)
             functions = parallel.functions(first, info.task, dataset.inputs.shape[1:], devices, len(trials))
-        pack = Pack(trials, dataset, functions, report, began or time.time(), folder, pictures)
+        pack = Pack(trials, dataset, functions, report, began or time.time(), held, pictures)
         try:
             pack.start()
             while not pack.over:
@@ -61,12 +61,16 @@ def train_pack(
                 signal = interrupted()
                 if pack.step == pack.steps or pack.step % pack.eval_every == 0:
                     pack.validate()
-                if pack.over or signal or pack.step % pack.checkpoint_every == 0:
+                signal = signal or interrupted()
+                if pack.over or signal or pack.due:
                     pack.save()
-                if signal and not pack.over:
+                if signal:
                     pack.wait()
                     raise Interrupted(signal, f" at step {pack.step}", first.fresh)
-            return pack.finish()
+            sums = pack.test()
+            if signal := interrupted():
+                raise Interrupted(signal, f" at step {pack.step}", first.fresh)
+            return pack.finish(sums)
         finally:
             pack.close()
             report.close()

@@ -6,7 +6,6 @@ import math
 import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,15 +17,17 @@ from percept_jax import plots
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
-from percept_jax.errors import StorageError, first_line
+from percept_jax.errors import first_line
 from percept_jax.experiment import stack_hparams
+from percept_jax.files import Lock
 from percept_jax.training import checkpoint, evaluation, initial, parallel
 from percept_jax.training.keeper import Keeper
 from percept_jax.training.parallel import Functions
 from percept_jax.training.progress import Reporter
 from percept_jax.training.step import EvalSums
-from percept_jax.training.trial import Progress, Stopwatch, Trial
+from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
 
+SAVE_SECONDS = 10.0  # between checkpoints that nobody asked for: on tiny data an epoch may be a step
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
 
 
@@ -40,7 +41,7 @@ class Pack:
         functions: Functions,
         report: Reporter,
         began: float,
-        folder: Path | None = None,
+        held: Lock | None = None,
         pictures: bool = True,
     ):
         first = trials[0].experiment
@@ -51,12 +52,13 @@ class Pack:
         self.steps = first.total_steps(len(self.train_index))
         self.epoch_steps = len(self.train_index) / self.batch
         self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
-        self.checkpoint_every = first.checkpoint_every or self.eval_every
+        self._checkpoint_every, self._saved = first.checkpoint_every, time.monotonic()
         self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
         self.program, self._functions, self._pictures = functions.program, functions, pictures
         self._eval_batch = evaluation.batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
-        self._keeper = Keeper(trials, folder)
+        self._keeper = Keeper(trials, held)
+        self._promises: dict[int, checkpoint.Promise] = {}
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
         self._in_flight: collections.deque = collections.deque()
         self._stopped: dict[int, dict[str, np.ndarray]] = {}  # what a checkpoint holds of trials that --stop_after has ended
@@ -64,7 +66,14 @@ class Pack:
     @property
     def over(self) -> bool:
         """Whether the last step is done, or no trial is left to train."""
-        return self.step == self.steps or all(progress.ended for _, _, progress in self._live())
+        return self.step >= self.steps or all(progress.ended for _, _, progress in self._live())
+
+    @property
+    def due(self) -> bool:
+        """Whether a checkpoint is: as often as asked for, else at validations, but not twice within SAVE_SECONDS."""
+        if self._checkpoint_every:
+            return self.step % self._checkpoint_every == 0
+        return self.step % self.eval_every == 0 and time.monotonic() >= self._saved + SAVE_SECONDS
 
     def _live(self) -> Iterator[tuple[int, Trial, Progress]]:
         """The trials that do more than fill the pack up, with their places in it."""
@@ -87,8 +96,8 @@ class Pack:
         with self.clock("compile"):  # on no examples
             evaluation.evaluate(self._functions.evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
-        for _, trial, _ in self._live():
-            trial.run_dir.begin(self.step, names, len(self.trials))
+        for k, trial, _ in self._live():
+            trial.run_dir.begin(self.step, names, len(self.trials), self._promises.get(k))
         self.report.start(self.step, self.steps)
         self._compiled = False
 
@@ -109,30 +118,33 @@ class Pack:
         self.report.note(f"weights of {init_from}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _restore(self) -> bool:
-        """Goes on from the newest step of which there is a checkpoint of every trial, if there is one. Raises StorageError."""
-        saved = self._keeper.newest()
-        if saved is None:
-            return False
+        """Goes on from the newest step of which every trial has a checkpoint that will do, if there is one.
+
+        Raises StorageError where there are some, and none will do; UsageError where the data set is another one.
+        """
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         drawn = checkpoint.flatten(tree)
         rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
+
+        found = self._keeper.newest(self.steps, rows, template)
+        if found is None:
+            return False
+        saved, passed_over = found
         for k, trial, _ in self._live():
             arrays, header = saved[k]
-            if header["identity"] != trial.run_dir.identity:
-                raise StorageError(f"{trial.run_dir.path}: a checkpoint of another run")
             self.dataset.check(header["data_crc"], trial.experiment.dataset, trial.run_dir.path)
-            self.progress[k] = Progress(**header["progress"])
-            if self.progress[k].diverged_at is not None:  # its state was not saved, and does not matter any more
-                arrays = rows[k] | arrays
+            self.progress[k], self._promises[k] = Progress(**header["progress"]), header["log"]
+            rows[k] = arrays
             if self.progress[k].stopped_at is not None:
                 self._stopped[k] = arrays
-            rows[k] = arrays
             self.step = header["step"]
             self._earlier = collections.Counter(header["seconds"])
         trees = [checkpoint.unflatten(arrays, template) for arrays in rows]
         tree = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
         self.state, self.best = tree["state"], tree["best"]
+        for line in passed_over:
+            self.report.note(f"passed over: {line}")
         self.report.note(f"resuming at step {self.step}")
         return True
 
@@ -239,15 +251,18 @@ class Pack:
                 leaves,
                 {
                     "step": self.step,
+                    "steps": self.steps,
                     "identity": trial.run_dir.identity,
                     "data_crc": self._data_crc,
                     "experiment": trial.experiment.science(),
                     "input": self.input._asdict(),
                     "progress": dataclasses.asdict(progress),
                     "seconds": seconds,
+                    "log": trial.run_dir.promise(),
                 },
             )
         self._keeper.save(self.step, rows, self.over)
+        self._saved = time.monotonic()
         self._new_segment()
 
     def wait(self) -> None:
@@ -258,12 +273,16 @@ class Pack:
         """Ends what runs beside the loop."""
         self._keeper.saver.close()
 
-    def finish(self) -> list[dict[str, Any]]:
-        """Evaluates the best variables on the test split, once, and writes what each trial came to."""
+    def test(self) -> EvalSums:
+        """What the best variables come to on the test split, once the last checkpoint is on the disk."""
         self._settle(0)
         with self.clock("eval"):
             sums = self._sums(self.best, "test")
         self.wait()
+        return sums
+
+    def finish(self, sums: EvalSums) -> list[dict[str, Any]]:
+        """Writes what each trial came to, `sums` being those of `test`."""
         results = []
         for k, trial, progress in self._live():
             test = None
@@ -293,22 +312,9 @@ class Pack:
         return {phase: round(self.clock[phase] + self._earlier[phase], 3) for phase in (*PHASES, "wall")}
 
     def _result(self, trial: Trial, progress: Progress, test: dict[str, Any] | None) -> dict[str, Any]:
-        restarts, best, seconds = trial.run_dir.restarts, progress.best or {}, self._seconds()
-        redone = sum(restart["redone_steps"] for restart in restarts)
-        wall = seconds.pop("wall") + redone * seconds["train"] / self.step
-        sharing = len({repr(t.experiment) for t in self.trials})  # a trial's share: what only fills the pack up repeats another
-        return {
-            "status": "done" if test else "diverged",
-            "steps": progress.diverged_at or progress.stopped_at or self.step,
-            "parameters": sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params)),
-            "best_step": best.get("step"),
-            "validation": {name: value for name, value in best.items() if name != "step"} or None,
-            "test": test,
-            "seconds": {phase: round(value / sharing, 3) for phase, value in seconds.items()},
-            "goodput": round(seconds["train"] / wall, 4),
-            "restarts": len(restarts),
-            "redone_steps": redone,
-        }
+        sharing = len({repr(t.experiment) for t in self.trials})  # what only fills the pack up repeats another
+        parameters = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params))
+        return result_of(trial.run_dir.restarts, progress, test, self.step, parameters, self._seconds(), sharing)
 
 
 @jax.jit

@@ -2,33 +2,36 @@
 
 import contextlib
 import csv
-import fcntl
 import functools
 import hashlib
 import io
 import json
 import os
-import shlex
-import subprocess
-import sys
+import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from percept_jax import files
+from percept_jax import deletion, files, records
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import Experiment
-from percept_jax.files import read_json
+from percept_jax.records import RUN, Provenance
+from percept_jax.training import checkpoint
 from percept_jax.training.events import EventFile
+from percept_jax.training.provenance import ROOT, provenance
 
 _PACKAGE = Path(__file__).parent.parent
-ROOT = _PACKAGE.parent if (_PACKAGE.parent / "launch.sh").exists() else Path.cwd()
 
-_OURS = ("result.json", "run.flags", "metrics.jsonl", "confusion.csv", "training.png", "confusion.png")
-_VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "array-record", "safetensors", "pillow")
+MARK = "provenance.json"  # says whose the directory is
+# What a run writes beside its mark, its lock and its checkpoints.
+_OURS = re.compile(
+    r"result\.json|run\.flags|metrics\.jsonl|confusion\.csv|(training|confusion|boundary)\.png"
+    r"|events\.out\.tfevents\.\d+\..+\.percept"
+)
+# A path with the checksum of what is there: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
+_CONTENT = re.compile(r"^(folder:|npz:|tagged:|text:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
 
 
 def identity(experiment: Experiment) -> str:
@@ -37,8 +40,16 @@ def identity(experiment: Experiment) -> str:
     A result computed by other code is thus not taken for this code's result.
     """
     digest = _source(_PACKAGE).copy()
-    digest.update(json.dumps(experiment.chosen(), sort_keys=True).encode())
+    # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
+    chosen = experiment.chosen()
+    chosen |= {name: _CONTENT.sub(r"\1#\2", chosen[name]) for name in ("dataset", "init_from") if name in chosen}
+    digest.update(json.dumps(chosen, sort_keys=True).encode())
     return digest.hexdigest()[:12]
+
+
+def code() -> str:
+    """The digest of the package's source, as this process found it."""
+    return _source(_PACKAGE).hexdigest()[:32]
 
 
 @functools.cache
@@ -77,61 +88,118 @@ def flag_text(value: Any) -> str:
 
 
 class RunDir:
-    """A run directory that this process holds: one at a time, and only for the run that it was made for."""
+    """A run directory that this process holds: one at a time, and only for the run that it was made for.
+
+    Every name of a file in it is known here. What has another name, or is a link, is never touched.
+
+    Attributes:
+        path: the directory.
+        checkpoints: the folder in it that they are in.
+        identity: of the run.
+        lock: on the directory.
+    """
 
     def __init__(self, path: Path, experiment: Experiment):
         """Takes the directory, or makes it. Raises UsageError where it is another run's, StorageError where it is in use."""
         self.path, self.experiment, self.identity = path, experiment, identity(experiment)
         self.checkpoints = path / "checkpoints"
-        refuse_strangers(path, experiment)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(path / ".lock", "w")  # noqa: SIM115 (held until close)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"{path}: another process is training here") from error
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror or error}") from error
-        for left in [*path.glob(".*.[0-9]*"), *self.checkpoints.glob(".*.[0-9]*")]:
-            left.unlink(missing_ok=True)  # half a file, from a process that was killed
-        if experiment.fresh:
-            self._clear()
         self._metrics = self._events = None
+        refuse_strangers(path, experiment)
+        self.lock = files.Lock(path / ".lock", path)
+        if not self.lock.held:
+            raise Busy(f"{path}: another process is training here")
+        try:
+            refuse_strangers(path, experiment)  # once more, now that nobody else changes it
+            mark = records.read_mark(path / MARK, Provenance, RUN)
+            clearing = mark is not None and (experiment.fresh or mark["clearing"])
+            if mark is None or clearing:
+                mark = self._begun([], 1) | {"clearing": clearing}
+                records.write(path / MARK, mark)  # first: what is cut short from here on is known to be this run's
+            if clearing:
+                self._clear()
+                mark |= {"clearing": False}
+                records.write(path / MARK, mark)
+            self._record: dict[str, Any] = mark
+            for folder, name in ((path, _OURS), (self.checkpoints, checkpoint.NAME)):
+                deletion.delete_temporaries(self.lock, folder, name)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def restarts(self) -> list[dict[str, Any]]:
         """The starts after the first, with the step that each began from and the steps that it did again."""
-        return read_json(self.path / "provenance.json")["restarts"]
+        return self._record["restarts"]
 
-    def begin(self, step: int, devices: Sequence[str], pack: int = 1) -> None:
+    def check_log(self, promise: Mapping[str, Any]) -> None:
+        """Raises StorageError unless metrics.jsonl begins with the lines that a checkpoint was saved with, see `promise`."""
+        if files.digest(self._logged(promise["lines"])) != promise["digest"]:
+            said = f"does not hold the {promise['lines']} lines of metrics that the checkpoint was saved with"
+            raise StorageError(f"{self.path / 'metrics.jsonl'}: damaged: it {said}")
+
+    def _logged(self, lines: int) -> bytes:
+        """The first lines of metrics.jsonl, as they are."""
+        path = self.path / "metrics.jsonl"
+        content = files.read_bytes(path) if path.exists() else b""
+        return b"".join(line + b"\n" for line in content.split(b"\n")[:-1][:lines])
+
+    def begin(self, step: int, devices: Sequence[str], pack: int = 1, promise: Mapping[str, Any] | None = None) -> None:
         """Writes down how this process was started, and cuts the metrics back to the step that it goes on from.
 
-        `pack` is the number of trials that are stepped together.
+        Args:
+            step: the first one is the next.
+            devices: their names.
+            pack: trials that are stepped together.
+            promise: what the checkpoint says of the log; None: there is none.
         """
-        path = self.path / "provenance.json"
-        lines = files.read_json_lines(self.path / "metrics.jsonl")
-        reached = max((line["step"] for line in lines), default=0)
-        kept = [line for line in lines if line["step"] <= step and line["split"] != "test"]
-        if path.exists():
-            record = read_json(path)
-            redone = {"from_step": step, "redone_steps": max(0, reached - step)}
-            record["restarts"].append({**_provenance(tuple(devices)), "pack": pack, **redone})
+        kept = self._logged(promise["lines"] if promise else 0)
+        record = self._record
+        if record["devices"]:
+            redone = {"from_step": step, "redone_steps": max(0, self._reached() - step)}
+            record["restarts"].append({**provenance(), "devices": list(devices), "pack": pack, **redone})
             record["pack"] = pack if step == 0 else record["pack"]  # what was done in another pack counts no more
         else:
-            record = {"identity": self.identity, **_provenance(tuple(devices)), "pack": pack, "restarts": []}
-        files.write_json(path, record)  # first: it marks the directory as this run's
-        files.write_bytes(self.path / "run.flags", ("\n".join(flag_lines(self.experiment)) + "\n").encode())
-        files.write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (held until close)
+            self._record = record = self._begun(devices, pack)
+        record.pop("files", None)
+        records.write(self.path / MARK, record)
+        files.write_bytes(self.path / "run.flags", _flag_file(self.experiment))
+        files.write_bytes(self.path / "metrics.jsonl", kept)
+        self._state, self._lines = hashlib.blake2b(kept, digest_size=16), kept.count(b"\n")
+        self._metrics = files.open_to_append(self.path / "metrics.jsonl")
         self._events = EventFile(self.path, step)
+
+    def _begun(self, devices: Sequence[str], pack: int) -> dict[str, Any]:
+        """provenance.json of a first start; without devices, it has not come to its first step."""
+        made = {"format": RUN, "identity": self.identity, "code": code(), "clearing": False}
+        return {**made, **provenance(), "devices": list(devices), "pack": pack, "restarts": []}
+
+    def _reached(self) -> int:
+        """The last step that metrics.jsonl tells of, as far as it can be read."""
+        reached, path = 0, self.path / "metrics.jsonl"
+        for line in files.read_bytes(path).split(b"\n") if path.exists() else ():
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                reached = max(reached, json.loads(line)["step"])
+        return reached
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl, and its numbers to the event file. Raises StorageError."""
+        line = json.dumps(record, allow_nan=False) + "\n"
         try:
-            self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+            self._metrics.write(line)
             self._events.write(record)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        self._state.update(line.encode())
+        self._lines += 1
+
+    def promise(self) -> dict[str, Any]:
+        """What a checkpoint says of the log: its lines so far, which are on the disk now, and their checksum."""
+        try:
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        return {"lines": self._lines, "digest": self._state.hexdigest()}
 
     def write_confusion(self, confusion: np.ndarray, classes: Sequence[str]) -> None:
         """Writes confusion.csv: a row a true class, a column a predicted one, with their names."""
@@ -142,62 +210,91 @@ class RunDir:
         files.write_bytes(self.path / "confusion.csv", text.getvalue().encode())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Writes result.json, the last file of a run."""
-        files.write_json(self.path / "result.json", result)
+        """Writes result.json, the last file of a run; before it, the checksums of all that is read back."""
+        content = files.json_bytes(result)
+        there = [name for name in ("run.flags", "metrics.jsonl", "confusion.csv") if (self.path / name).exists()]
+        sums = {name: files.digest(files.read_bytes(self.path / name)) for name in there}
+        self._record |= {"files": sums | {"result.json": files.digest(content)}}
+        records.write(self.path / MARK, self._record)
+        files.write_bytes(self.path / "result.json", content)
 
     def close(self) -> None:
         """Closes the files and lets go of the directory."""
-        for held in (self._metrics, self._events, self._lock):
+        for held in (self._metrics, self._events):
             if held:
                 with contextlib.suppress(OSError):  # a full disk has been told of where it was met
                     held.close()
+        self.lock.release()
 
     def _clear(self) -> None:
-        ours = [self.path / name for name in _OURS]
-        ours += [*self.checkpoints.glob("step_*.safetensors"), *self.path.glob("events.out.tfevents.*")]
-        for path in [*ours, self.path / "provenance.json"]:  # the mark of a run last, should this be cut short
-            path.unlink(missing_ok=True)
+        deletion.delete_matching(self.lock, self.checkpoints, checkpoint.NAME)
+        deletion.delete_matching(self.lock, self.path, _OURS)
+
+
+def delete_run(path: Path, run: str) -> None:
+    """Deletes the run directory `path` of the run with the identity `run`, but for what a run does not write.
+
+    Raises Busy where another process holds it, StorageError where it is not that run's.
+    """
+    mark = records.read_mark(path / MARK, Provenance, RUN)
+    if mark is None or mark["identity"] != run:
+        raise StorageError(f"{path}: not the run {run}, so it is not deleted")
+    with files.locked(path / ".lock") as lock:
+        if not lock.held:
+            raise Busy(f"{path}: another process is training here")
+        for folder, name in ((path / "checkpoints", checkpoint.NAME), (path, _OURS)):
+            deletion.delete_temporaries(lock, folder, name)
+            deletion.delete_matching(lock, folder, name)
+        deletion.delete_empty_folder(lock, path / "checkpoints")
+        if {there.name for there in path.iterdir()} <= {MARK, ".lock"}:
+            deletion.delete_file(lock, path / MARK)
+            deletion.delete_file(lock, path / ".lock")
+            deletion.delete_empty_folder(lock, path)
 
 
 def refuse_strangers(path: Path, experiment: Experiment) -> None:
     """Raises UsageError where `path` holds something else than this experiment's run. Touches nothing."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", "run_dir")
-    if not (path / "provenance.json").exists():
+    if (mark := _mark(path, experiment.fresh)) is None:
         if any(not p.name.startswith(".") for p in path.iterdir()):
             raise UsageError(f"{path} holds something that is not a run", "run_dir")
         return
-    if not experiment.fresh and read_json(path / "provenance.json")["identity"] != identity(experiment):
-        now, flags = flag_lines(experiment), path / "run.flags"
-        then = flags.read_text().splitlines() if flags.exists() else now
-        told = f"its {' '.join(x for x in then if x not in now)}, yours {' '.join(x for x in now if x not in then)}"
-        why = "made by other source code" if now == then else told
-        raise UsageError(f"{path} holds another run ({why}); choose another directory, or --fresh to replace it", "run_dir")
+    for there in path.iterdir():
+        odd = there.is_symlink() or not there.is_file()
+        if odd and (_OURS.fullmatch(there.name) or there.name in (MARK, ".lock")):
+            raise UsageError(f"{there} is a link or no file; a run writes there, and never through a link", "run_dir")
+    if (path / "checkpoints").is_symlink():
+        raise UsageError(f"{path / 'checkpoints'} is a link; a run deletes old checkpoints, never through one", "run_dir")
+    if not experiment.fresh and mark["identity"] != identity(experiment):
+        raise UsageError(f"{path} holds another run ({_difference(path, mark, experiment)})", "run_dir")
 
 
-@functools.cache
-def _provenance(devices: tuple[str, ...]) -> dict[str, Any]:
-    versions = {"python": sys.version.split()[0]}
-    for package in _VERSIONS:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return {
-        "command": shlex.join(sys.orig_argv),
-        "git_sha": _git("rev-parse", "HEAD").strip() or None,
-        "git_diff": _git("diff", "--no-ext-diff", "HEAD"),
-        "untracked": _git("ls-files", "--others", "--exclude-standard").splitlines(),
-        "versions": versions,
-        "devices": list(devices),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-    }
-
-
-def _git(*args: str) -> str:
+def _mark(path: Path, fresh: bool) -> Any:
     try:
-        return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, check=True).stdout.decode(errors="replace")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+        return records.read_mark(path / MARK, Provenance, RUN)
+    except StorageError as error:
+        kept = "; nothing in it is deleted, choose another directory" if fresh else ""
+        raise StorageError(f"{error}{kept}") from error
+
+
+def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> str:
+    """What the run in a directory is otherwise than an experiment, and what to do."""
+    now, flags = flag_lines(experiment), path / "run.flags"
+    then = flags.read_text(errors="replace").splitlines() if flags.is_file() else now
+    lost, new = [line for line in then if line not in now], [line for line in now if line not in then]
+    replace = "choose another directory, or --fresh to replace it"
+    if not lost and not new:
+        return f"made by other source code; {replace}" if mark.get("code") != code() else f"as its mark says; {replace}"
+    told = f"its {' '.join(lost)}, yours {' '.join(new)}"
+    if [line.rpartition("#")[0] for line in lost] == [line.rpartition("#")[0] for line in new]:
+        return f"{told}: the files are not what they were when it was begun; {replace}"
+    if {line.partition("=")[0] for line in lost + new} <= {"--steps", "--epochs"}:
+        return f"{told}; to train it for longer: --extend={path} and another --run_dir; {replace}"
+    return f"{told}; {replace}"
+
+
+def _flag_file(experiment: Experiment) -> bytes:
+    return ("\n".join(flag_lines(experiment)) + "\n").encode()

@@ -4,7 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from percept_jax.experiment import Experiment
@@ -54,3 +54,39 @@ class Stopwatch(collections.Counter):
             yield
         finally:
             self[phase] += time.monotonic() - began
+
+
+def result_of(
+    restarts: Sequence[Mapping[str, Any]],
+    progress: Progress,
+    test: dict[str, Any] | None,
+    step: int,
+    parameters: int,
+    seconds: dict[str, float],
+    sharing: int,
+) -> dict[str, Any]:
+    """What result.json says of a trial.
+
+    Args:
+        restarts: of the run, as provenance.json has them.
+        progress: at its end.
+        test: metrics of the test split; None where the trial diverged.
+        step: the last one of its pack.
+        parameters: of the model.
+        seconds: by phase, of the pack; the phase "wall" is everything.
+        sharing: trials of the pack that share them.
+    """
+    best, redone = progress.best or {}, sum(restart["redone_steps"] for restart in restarts)
+    wall = seconds["wall"] + redone * seconds["train"] / max(1, step)
+    return {
+        "status": "done" if test else "diverged",
+        "steps": progress.diverged_at or progress.stopped_at or step,
+        "parameters": parameters,
+        "best_step": best.get("step"),
+        "validation": {name: value for name, value in best.items() if name != "step"} or None,
+        "test": test,
+        "seconds": {phase: round(value / sharing, 3) for phase, value in seconds.items() if phase != "wall"},
+        "goodput": round(seconds["train"] / wall, 4),
+        "restarts": len(restarts),
+        "redone_steps": redone,
+    }

@@ -1,0 +1,216 @@
+"""The JSON files that runs and sweeps leave and read back: what must be in each, by type, and a checksum over it.
+
+provenance.json marks a directory as a run's, plan.json as a sweep's: only where such a mark is whole does a program take the
+files beside it for its own. result.json, metrics.jsonl, run.flags and confusion.csv are read as they are by other tools, so their
+checksums are in provenance.json, which is written just before result.json.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
+
+from percept_jax import files
+from percept_jax.errors import StorageError
+
+RUN, SWEEP = "percept_jax run 1", "percept_jax sweep 1"  # the formats that a mark can carry
+
+
+class Result(TypedDict):
+    """result.json."""
+
+    status: Literal["done", "diverged"]
+    steps: int
+    parameters: int
+    best_step: int | None
+    validation: dict[str, Any] | None
+    test: dict[str, Any] | None
+    seconds: dict[str, float]
+    goodput: float
+    restarts: int
+    redone_steps: int
+
+
+class Provenance(TypedDict):
+    """provenance.json.
+
+    Attributes:
+        format: RUN.
+        identity: of the run that the directory belongs to.
+        code: the digest of the package's source.
+        clearing: whether an earlier run's files are on their way out, or were when the process ended.
+        restarts: how each start but the first came about.
+        files: checksums of files beside this one, by name, once the run is finished.
+    """
+
+    format: NotRequired[str]
+    identity: NotRequired[str]
+    code: NotRequired[str]
+    clearing: NotRequired[bool]
+    devices: NotRequired[list[str]]
+    pack: NotRequired[int]
+    git_sha: NotRequired[str | None]
+    restarts: NotRequired[list[dict[str, Any]]]
+    files: NotRequired[dict[str, str]]
+
+
+class PlannedArm(TypedDict):
+    """An arm in plan.json: its flags a line each, and its trials by seed, None where tuning has not yet found the setting."""
+
+    name: str
+    flags: list[str]
+    trials: dict[str, str | None]
+    error: NotRequired[str]
+
+
+class PlannedPack(TypedDict):
+    """A pack in plan.json."""
+
+    width: int
+    trials: list[str]
+
+
+class PlannedProgram(TypedDict):
+    """A program in plan.json."""
+
+    asked: str
+    milliseconds: dict[str, float]
+    width: int
+    devices: int
+    packs: list[PlannedPack]
+
+
+class Plan(TypedDict):
+    """plan.json; `format` is SWEEP, `clearing` is as in Provenance."""
+
+    format: NotRequired[str]
+    clearing: NotRequired[bool]
+    name: str
+    file: NotRequired[str]
+    metric: str
+    baseline: str
+    design: NotRequired[str]
+    arms: list[PlannedArm]
+    tuning: NotRequired[dict[str, list[str]]]
+    share: NotRequired[bool]
+    programs: NotRequired[dict[str, PlannedProgram]]
+
+
+class Failure(TypedDict):
+    """What went wrong with a trial, and when, as `time.time()`."""
+
+    error: str
+    time: float
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Puts a record in place, with a checksum over it. Raises StorageError where the disk refuses."""
+    record = {name: value for name, value in record.items() if name != "checksum"}
+    files.write_json(path, record | {"checksum": files.digest(files.json_bytes(record))})
+
+
+def read(path: Path, kind: Any) -> Any:
+    """What `write` wrote, less the checksum.
+
+    A record without a checksum is one of an earlier version: it passes where its types do.
+
+    Raises:
+        StorageError: there is no file, it is damaged, or it is not a record of this `kind`.
+    """
+    record = files.read_json(path)
+    if isinstance(record, dict) and "checksum" in record:
+        checksum = record.pop("checksum")
+        if checksum != files.digest(files.json_bytes(record)):
+            raise StorageError(f"{path}: damaged: its checksum differs")
+    return checked(record, kind, path)
+
+
+def read_mark(path: Path, kind: Any, wanted: str) -> Any:
+    """The mark of a directory, None where there is none.
+
+    Raises StorageError where it is damaged, or was made by something else than this version of this program.
+    """
+    if not path.exists() and not path.is_symlink():
+        return None
+    if path.is_symlink():
+        raise StorageError(f"{path}: a symbolic link, so the directory is not taken for one of ours")
+    record = files.read_json(path)
+    if not isinstance(record, dict) or record.get("format") != wanted or "checksum" not in record:
+        raise StorageError(f"{path}: made by another program, or by another version of this one")
+    return read(path, kind)
+
+
+def read_result(folder: Path) -> Result | None:
+    """What result.json in a run directory holds; None while the run is not finished.
+
+    Raises StorageError where it is damaged, or is not what the run wrote.
+    """
+    path = folder / "result.json"
+    if not path.exists() and not path.is_symlink():
+        return None
+    content = files.read_bytes(path)
+    verify(folder, path.name, content)
+    return checked(files.parse_json(content, path), Result, path)
+
+
+def verify(folder: Path, name: str, content: bytes) -> None:
+    """Raises StorageError unless `content` is what a finished run wrote into its file `name`."""
+    mark = folder / "provenance.json"
+    if not mark.exists():
+        return
+    provenance = read(mark, Provenance)
+    if "format" not in provenance:
+        return  # of an earlier version, which promised nothing
+    if name not in provenance.get("files", {}):
+        raise StorageError(f"{folder / name}: not written by this run, which is not finished")
+    if provenance["files"][name] != files.digest(content):
+        raise StorageError(f"{folder / name}: damaged: not what the run wrote")
+
+
+def checked(value: Any, kind: Any, path: Path) -> Any:
+    """`value`, which came from the file `path`. Raises StorageError unless it is of a kind: a TypedDict, list[str] and so on."""
+    if fault := _fault(value, kind, ""):
+        raise StorageError(f"{path}: {fault}")
+    return value
+
+
+def _fault(value: Any, kind: Any, at: str) -> str:
+    """What is wrong with a value, or nothing."""
+    if is_typeddict(kind):
+        if not isinstance(value, dict):
+            return f"{at or 'it'} is {_kind(value)}, not an object"
+        hints, required = get_type_hints(kind), kind.__required_keys__
+        if missing := sorted(required - value.keys()):
+            return f"{missing[0]} is missing{f' in {at}' if at else ''}"
+        return next((f for n in hints.keys() & value.keys() if (f := _fault(value[n], hints[n], f"{at}.{n}".lstrip(".")))), "")
+    if get_origin(kind) is Literal:
+        return "" if value in get_args(kind) else f"{at} is {value!r:.40}, not {' or '.join(get_args(kind))}"
+    if get_origin(kind) is UnionType:
+        faults = [_fault(value, one, at) for one in get_args(kind)]
+        return "" if "" in faults else faults[0]
+    if get_origin(kind) is list and isinstance(value, list):
+        return next((f for i, item in enumerate(value) if (f := _fault(item, get_args(kind)[0], f"{at}[{i}]"))), "")
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return next((f for name, item in value.items() if (f := _fault(item, get_args(kind)[1], f"{at}.{name}"))), "")
+    return "" if _is(value, kind) else f"{at or 'it'} is {_kind(value)}, not {_name(kind)}"
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    if isinstance(value, bool):
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return get_origin(kind) is None and isinstance(value, kind)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _name(kind: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a whole number", float: "a number"}
+    return "null" if kind is NoneType else names[get_origin(kind) or kind]

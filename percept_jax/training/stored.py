@@ -1,0 +1,70 @@
+"""What a run has left, or has left so far: read back from its directory, and checked against itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from percept_jax import records
+from percept_jax.errors import StorageError, UsageError
+from percept_jax.records import Provenance, Result
+from percept_jax.training import checkpoint
+from percept_jax.training.checkpoint import Header
+
+
+class Stored(NamedTuple):
+    """A run as its directory has it.
+
+    Attributes:
+        arrays: of its newest checkpoint that will do; those of the best step's variables are below "best/".
+        header: of that checkpoint.
+        result: what result.json holds; None while the run is not finished.
+    """
+
+    arrays: dict[str, np.ndarray]
+    header: Header
+    result: Result | None
+
+
+def read(path: Path, note: Callable[[str], None]) -> Stored:
+    """Reads a run directory. Of a finished run the weights are those that its result tells of, or there are none.
+
+    Args:
+        path: the directory.
+        note: is told of checkpoints that were passed over.
+
+    Raises:
+        UsageError: this is no run directory, or the run has no checkpoint yet.
+        StorageError: what is there is damaged, or is not this run's.
+    """
+    if not (path / "provenance.json").exists():
+        raise UsageError(f"{path}: not a run directory")
+    identity = records.read(path / "provenance.json", Provenance).get("identity", "")
+    result = records.read_result(path)
+
+    def take(step: int) -> tuple[dict[str, np.ndarray], Header]:
+        file = checkpoint.path_of(path / "checkpoints", step)
+        arrays, header = checkpoint.read(path / "checkpoints", step)
+        checkpoint.check_header(header, file, identity)
+        best = (header["progress"]["best"] or {}).get("step")
+        if result is not None and best != result["best_step"]:
+            raise StorageError(f"{file}: has the weights of step {best}, but the result is that of step {result['best_step']}")
+        if not any(name.startswith("best/") for name in arrays):
+            raise StorageError(f"{file}: has no weights")
+        return arrays, header
+
+    found = checkpoint.newest(take, path / "checkpoints")
+    if found is None and result is not None:
+        raise StorageError(f"{path / 'checkpoints'}: the run is finished, but its weights are gone")
+    if found is None:
+        raise UsageError(f"{path}: no checkpoint yet")
+    (arrays, header), passed_over = found
+    for line in passed_over:
+        note(f"passed over: {line}")
+    return Stored(arrays, header, result)
+
+
+def best(stored: Stored) -> dict[str, Any]:
+    """The variables of the best validated step, as Flax's modules take them."""
+    return checkpoint.nested(stored.arrays, "best/")
