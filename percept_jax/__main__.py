@@ -3,18 +3,20 @@
 The only file that imports absl.
 """
 
-import signal
 import time
 
 BEGAN = time.time()  # before the imports, which are most of the start
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a state to save, Ctrl-C just ends the process
+from percept_jax import signals
+
+if __name__ == "__main__":
+    signals.open_standard_streams()
+    signals.listen()
 
 import contextlib
 import dataclasses
 import functools
 import itertools
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ from absl import flags
 
 from percept_jax import models
 from percept_jax.checks import check_type, is_union, said, unknown
+from percept_jax.console import say
 from percept_jax.errors import PerceptError, UsageError, first_line
 from percept_jax.experiment import DEFAULTS, TYPES, Experiment
 from percept_jax.flagfile import COMMAND_LINE, Setting, expand
@@ -177,7 +180,7 @@ def run(request: Request | SweepRequest) -> dict[str, Any]:
     if isinstance(request, SweepRequest):
         if request.options["help"]:
             return describe.show_help(None, OPTIONS)
-        return commands.sweep(request, _signals())
+        return commands.sweep(request, signals.Signals())
     command, *rest = request.words or [""]
     if request.options["help"]:
         return describe.show_help(request.experiment.model if "model" in request.origins else None, OPTIONS)
@@ -201,20 +204,7 @@ def run(request: Request | SweepRequest) -> dict[str, Any]:
 def _train(request: Request) -> dict[str, Any]:
     from percept_jax import commands
 
-    return commands.train(request.experiment, request.name, _signals(), BEGAN)
-
-
-def _signals() -> Callable[[], int | None]:
-    """What tells the number of the signal that has asked to stop, once one has."""
-    came: list[int] = []
-
-    def stop(number: int, frame: Any) -> None:
-        came.append(number)
-        signal.signal(number, signal.SIG_DFL)  # a second one insists
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    return lambda: came[0] if came else None
+    return commands.train(request.experiment, request.name, signals.Signals(), BEGAN)
 
 
 def main(args: Sequence[str]) -> int:
@@ -225,9 +215,9 @@ def main(args: Sequence[str]) -> int:
         code = 0
     except PerceptError as error:
         code, found = error.exit_code, _fault(str(error))
-    except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except signals.Stopped as stopped:
+        code = 128 + stopped.number
+        found = _fault("interrupted before there was anything new to save; the same command starts again from where it was")
     except OSError as error:
         code, found = 3, _fault(f"{error.filename or 'storage'}: {error.strerror or error}")
     except Exception as error:
@@ -236,12 +226,12 @@ def main(args: Sequence[str]) -> int:
         said = first_line(error)
         code, found = 5, _fault(f"out of memory: {said}; try a smaller --batch_size, see --dry_run")
     if as_json:
-        print(json.dumps(found, allow_nan=False))
+        say(json.dumps(found, allow_nan=False))
     return code
 
 
 def _fault(line: str) -> dict[str, Any]:
-    print(line, file=sys.stderr)
+    say(line, error=True)
     return {"error": line}
 
 

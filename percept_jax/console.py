@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from typing import TextIO
 
 
 def say(text: str, error: bool = False) -> None:
@@ -19,7 +20,15 @@ def say(text: str, error: bool = False) -> None:
         _forget(stream)
 
 
-def _forget(stream: object) -> None:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person sees what is printed on a standard stream as it comes."""
+    try:
+        return stream is not None and stream.isatty()
+    except (OSError, ValueError):
+        return False
+
+
+def _forget(stream: TextIO) -> None:
     """Points a stream that is gone to nowhere, so that what Python flushes at the end does not fail either."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

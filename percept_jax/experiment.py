@@ -165,11 +165,17 @@ class Experiment:
         "[0, inf)",
     )
     eval_every: int = _knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
-    checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at every validation", "[0, inf)")
+    checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at validations, 10 s apart", "[0, inf)")
     log_every: int = _knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")
     devices: int = _knob(0, "infra", "run", "devices to train on; 0: all of this process", "[0, inf)")
     data_dir: str = _knob("", "infra", "run", "TFDS folder; empty: $TFDS_DATA_DIR, else data/ in the repository")
     run_dir: str = _knob("", "infra", "run", "where results go; empty: runs/<experiment>/<id> in the repository")
+    extend: str = _knob(
+        "",
+        "infra",
+        "run",
+        "run directory of the same experiment with fewer steps, to go on from bit for bit (constant schedule)",
+    )
     fresh: bool = _knob(False, "infra", "run", "start anew where the run directory already holds this run")
 
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -216,6 +222,10 @@ class Experiment:
         if steps > np.iinfo(np.int32).max:
             raise UsageError(f"{self.epochs} are {steps} steps; at most 2147483647 are possible", "epochs")
         return steps
+
+    def validation_steps(self, train_examples: int) -> int:
+        """Steps between validations, over a training split of this size."""
+        return self.eval_every or max(1, round(train_examples / self.batch(train_examples)))
 
     @property
     def real_dtype(self) -> np.dtype:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from percept_jax.errors import StorageError
+from percept_jax.errors import StorageError, first_line
 
 # What is written before it takes its place: ".result.json.4711.percept-part".
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.percept-part")
@@ -219,7 +219,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
             raise StorageError(f"{path}: damaged: its checksum differs")
         return arrays, json.loads(header["meta"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise StorageError(f"{path}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        said = getattr(error, "strerror", None) or first_line(error)
+        raise StorageError(f"{path}: cannot be read: {said}") from error
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> str:

@@ -12,7 +12,7 @@ from percept_jax.data import inputs, sources
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.data.sequences import Reading
 from percept_jax.experiment import Experiment, stack_hparams
-from percept_jax.training import initial
+from percept_jax.training import extension, initial
 from percept_jax.training.optim import check_patterns
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path
@@ -53,9 +53,12 @@ def check(experiment: Experiment, info: Info | None = None, begun: bool = False)
     size = inputs.image_size(experiment, info)
     shape = inputs.model_shape(experiment, info, size)
     stored = inputs.stored_size(experiment, size)
-    if not begun:
+    examples = len(info.index["train"])
+    steps = experiment.total_steps(examples)
+    if not begun and experiment.extend:
+        extension.find(experiment, steps, experiment.validation_steps(examples))
+    elif not begun:
         check_weights(experiment, info, shape)
-    experiment.total_steps(len(info.index["train"]))
     return Ready(experiment, info, shape, stored)
 
 

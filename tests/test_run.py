@@ -210,16 +210,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_says_so(small):
         train(wild)
 
 
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(small):
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(small, capsys):
     run = train(dataclasses.replace(small, checkpoint_every=5))
     directory = run.path / "checkpoints"
     newest = checkpoint.path_of(directory, 20)
     content = bytearray(newest.read_bytes())
     content[-3] ^= 4
     newest.write_bytes(content)
-    assert checkpoint.newest(directory)[0][1]["step"] == 15
-    checkpoint.path_of(directory, 15).write_bytes(b"")
-    with pytest.raises(StorageError, match="damaged"):
+    with pytest.raises(StorageError, match="damaged"):  # the one before has other weights than the result tells of
+        load(run.path)
+    (run.path / "result.json").unlink()
+    assert load(run.path).best_step == 10
+    assert capsys.readouterr().err.startswith(f"passed over: {newest}: damaged")
+    again = train(dataclasses.replace(small, checkpoint_every=5))
+    assert "resuming at step 15" in capsys.readouterr().out
+    assert again.result["test"] == run.result["test"]
+    for step in (15, 20):
+        checkpoint.path_of(directory, step).write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot be read"):
         load(run.path)
 
 
@@ -247,7 +255,7 @@ def test_an_interrupted_fresh_start_leaves_a_directory_that_works(small):
     run = train(small)
     for name in ("result.json", "run.flags", "metrics.jsonl"):
         (run.path / name).unlink()
-    half = run.path / "checkpoints" / ".step_000000020.safetensors.123"
+    half = run.path / "checkpoints" / ".step_000000020.safetensors.123.percept-part"
     half.write_text("half")
     again = train(dataclasses.replace(small, fresh=True))
     assert again.result["test"] == run.result["test"]
@@ -511,6 +519,7 @@ def test_every_flag_is_among_the_changes_or_tested_elsewhere():
     from percept_jax.experiment import KNOBS
 
     elsewhere = {"dataset", "data_dir", "run_dir", "fresh"}  # a second data set: trained_on_arrays; places: everywhere here
+    elsewhere |= {"extend"}  # in test_extension
     elsewhere |= {"ahead", "horizon", "sequence_length", "init_from"}  # in test_sequences and test_fine_tuning
     assert set(CHANGES) | elsewhere == set(KNOBS)
 

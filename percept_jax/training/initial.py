@@ -1,5 +1,6 @@
 """Weights to start from: those of a run, or of a file. Where they are named, their checksum is too: "PATH#1a2b3c4d"."""
 
+import operator
 import os
 import re
 import zlib
@@ -7,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from percept_jax import weights
@@ -35,6 +37,12 @@ def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[st
     if crc and _crc(found) != crc:
         raise UsageError(f"{path} has other weights than those that were meant (their checksum is not {crc})", "init_from")
     return weights.fit(found, template, str(path), num_classes)
+
+
+def start_each(init_from: str, drawn: Any, num_classes: int, trials: int) -> tuple[Any, list[str]]:
+    """`start` for each of the trials whose drawn variables are stacked, as NumPy arrays `[trials, ...]`; stacked again."""
+    rows = [start(init_from, jax.tree.map(operator.itemgetter(k), drawn), num_classes) for k in range(trials)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(row for row, _ in rows)), rows[0][1]
 
 
 def _parts(init_from: str) -> tuple[Path, str]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from percept_jax import records
 from percept_jax.errors import StorageError
+from percept_jax.experiment import Experiment
 from percept_jax.files import Lock
-from percept_jax.training import checkpoint
+from percept_jax.training import checkpoint, extension
 from percept_jax.training.trial import Trial
 
 Row = tuple[dict[str, np.ndarray], Any]
@@ -24,6 +25,20 @@ class PackHeader(TypedDict):
     trials: dict[str, Any]
 
 
+class Resumed(NamedTuple):
+    """What trials go on from.
+
+    Attributes:
+        rows: arrays and header, by place in the pack.
+        notes: what a person is told, a line each.
+        extends: the run directory that they are from, and its log up to there, where it is another one.
+    """
+
+    rows: dict[int, Row]
+    notes: list[str]
+    extends: tuple[Path, bytes] | None = None
+
+
 class Keeper:
     """Saves what is needed of each trial to go on, arrays and a header, and finds it again.
 
@@ -34,6 +49,34 @@ class Keeper:
     def __init__(self, trials: Sequence[Trial], held: Lock | None = None):
         self._members = {k: trial.run_dir for k, trial in enumerate(trials) if trial.run_dir}
         self._width, self._held, self.saver = len(trials), held, checkpoint.Saver()
+
+    def resume(
+        self, first: Experiment, steps: int, eval_every: int, drawn: Sequence[Mapping[str, np.ndarray]], template: Any
+    ) -> Resumed | None:
+        """What the trials go on from: their own newest checkpoints that will do, else the run that --extend names.
+
+        Args:
+            first: the experiment of the first trial.
+            steps, eval_every: of the run, and between validations.
+            drawn, template: see `newest`.
+
+        Returns:
+            That; None where the trials begin at step 0.
+
+        Raises:
+            StorageError: there are checkpoints, and none will do.
+            UsageError: see `extension.find`.
+        """
+        if found := self.newest(steps, drawn, template):
+            rows, passed_over = found
+            step = next(iter(rows.values()))[1]["step"]
+            return Resumed(rows, [*(f"passed over: {line}" for line in passed_over), f"resuming at step {step}"])
+        if not first.extend:
+            return None
+        start = extension.find(first, steps, eval_every)
+        _check_fit(start.arrays, template, Path(first.extend))
+        note = f"{first.extend}: going on from its step {start.header['step']}"
+        return Resumed({0: (start.arrays, start.header)}, [note], (Path(first.extend), start.log))
 
     def newest(
         self, steps: int, drawn: Sequence[Mapping[str, np.ndarray]], template: Any
@@ -105,11 +148,15 @@ class Keeper:
 
 def _check(arrays: Mapping[str, np.ndarray], header: checkpoint.Header, steps: int, template: Any, path: Path) -> None:
     """Raises StorageError unless a trial can go on from these arrays to the end of a run of so many steps."""
-    try:
-        checkpoint.unflatten(arrays, template)
-    except StorageError as error:
-        raise StorageError(f"{path}: {error}") from error
+    _check_fit(arrays, template, path)
     progress = header["progress"]
     reached = header["step"] if progress["stopped_at"] is None else progress["stopped_at"]
     if header["steps"] != steps or (progress["diverged_at"] is None and int(arrays["state/step"]) != reached):
         raise StorageError(f"{path}: not of a run of {steps} steps, or its state is of another step")
+
+
+def _check_fit(arrays: Mapping[str, np.ndarray], template: Any, path: Path) -> None:
+    try:
+        checkpoint.unflatten(arrays, template)
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error

@@ -58,10 +58,9 @@ def train_pack(
             pack.start()
             while not pack.over:
                 pack.advance()
-                signal = interrupted()
                 if pack.step == pack.steps or pack.step % pack.eval_every == 0:
                     pack.validate()
-                signal = signal or interrupted()
+                signal = interrupted()
                 if pack.over or signal or pack.due:
                     pack.save()
                 if signal:

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,10 +17,10 @@ from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.order import Order
 from percept_jax.errors import first_line
-from percept_jax.experiment import stack_hparams
+from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
 from percept_jax.training import checkpoint, evaluation, initial, parallel
-from percept_jax.training.keeper import Keeper
+from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
 from percept_jax.training.progress import Reporter
 from percept_jax.training.step import EvalSums
@@ -51,14 +50,13 @@ class Pack:
         self.batch = first.batch(len(self.train_index))
         self.steps = first.total_steps(len(self.train_index))
         self.epoch_steps = len(self.train_index) / self.batch
-        self.eval_every = first.eval_every or max(1, round(self.epoch_steps))
+        self.eval_every = first.validation_steps(len(self.train_index))
         self._checkpoint_every, self._saved = first.checkpoint_every, time.monotonic()
         self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
         self.program, self._functions, self._pictures = functions.program, functions, pictures
         self._eval_batch = evaluation.batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
         self._keeper = Keeper(trials, held)
-        self._promises: dict[int, checkpoint.Promise] = {}
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
         self._in_flight: collections.deque = collections.deque()
         self._stopped: dict[int, dict[str, np.ndarray]] = {}  # what a checkpoint holds of trials that --stop_after has ended
@@ -73,7 +71,9 @@ class Pack:
         """Whether a checkpoint is: as often as asked for, else at validations, but not twice within SAVE_SECONDS."""
         if self._checkpoint_every:
             return self.step % self._checkpoint_every == 0
-        return self.step % self.eval_every == 0 and time.monotonic() >= self._saved + SAVE_SECONDS
+        # The last validation before the end is one that a longer run has too, see `extension`.
+        wanted = self.step + self.eval_every > self.steps or time.monotonic() >= self._saved + SAVE_SECONDS
+        return self.step % self.eval_every == 0 and wanted
 
     def _live(self) -> Iterator[tuple[int, Trial, Progress]]:
         """The trials that do more than fill the pack up, with their places in it."""
@@ -89,15 +89,18 @@ class Pack:
             everyone = np.ones(len(self.trials), bool)
             self.best = _keep(everyone, self.state.variables, self.state.variables)  # a copy: a step uses up its state
         self.step, self.progress = 0, [Progress() for _ in self.trials]
-        if not self._restore() and self.trials[0].experiment.init_from:
-            self._begin_from(self.trials[0].experiment.init_from)
+        first = self.trials[0].experiment
+        resumed = self._resume(first)
+        if not resumed and first.init_from:
+            self._begin_from(first.init_from)
         self.hparams = self._place(hparams)
         self.data = parallel.place(evaluation.device_data(self.dataset, self.input, hparams.learning_rate.dtype), self.devices)
         with self.clock("compile"):  # on no examples
             evaluation.evaluate(self._functions.evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
-            trial.run_dir.begin(self.step, names, len(self.trials), self._promises.get(k))
+            promise = resumed.rows[k][1]["log"] if resumed else None
+            trial.run_dir.begin(self.step, names, len(self.trials), promise, resumed and resumed.extends)
         self.report.start(self.step, self.steps)
         self._compiled = False
 
@@ -107,46 +110,35 @@ class Pack:
     def _begin_from(self, init_from: str) -> None:
         """Takes the place of the initial weights; what is drawn for a new head stays."""
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
-        rows = []
-        for k in range(len(self.trials)):
-            row, new = initial.start(init_from, jax.tree.map(operator.itemgetter(k), drawn), self.program.task.num_classes)
-            rows.append(row)
-        loaded = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *rows))
+        loaded, new = initial.start_each(init_from, drawn, self.program.task.num_classes, len(self.trials))
+        loaded = self._place(loaded)
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
         self.state = self.state._replace(**loaded, average=average)
         self.best = jax.tree.map(jnp.copy, loaded)
         self.report.note(f"weights of {init_from}" + (f"; new: {', '.join(new)}" if new else ""))
 
-    def _restore(self) -> bool:
-        """Goes on from the newest step of which every trial has a checkpoint that will do, if there is one.
-
-        Raises StorageError where there are some, and none will do; UsageError where the data set is another one.
-        """
+    def _resume(self, first: Experiment) -> Resumed | None:
+        """Goes on from a checkpoint, if there is one. Errors are those of `Keeper.resume`, and UsageError for other data."""
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         drawn = checkpoint.flatten(tree)
         rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
-
-        found = self._keeper.newest(self.steps, rows, template)
-        if found is None:
-            return False
-        saved, passed_over = found
-        for k, trial, _ in self._live():
-            arrays, header = saved[k]
-            self.dataset.check(header["data_crc"], trial.experiment.dataset, trial.run_dir.path)
-            self.progress[k], self._promises[k] = Progress(**header["progress"]), header["log"]
-            rows[k] = arrays
+        found = self._keeper.resume(first, self.steps, self.eval_every, rows, template)
+        for k, (arrays, header) in found.rows.items() if found else ():
+            self.dataset.check(
+                header["data_crc"], first.dataset, found.extends[0] if found.extends else self.trials[k].run_dir.path
+            )
+            rows[k], self.progress[k], self.step = arrays, Progress(**header["progress"]), header["step"]
             if self.progress[k].stopped_at is not None:
                 self._stopped[k] = arrays
-            self.step = header["step"]
             self._earlier = collections.Counter(header["seconds"])
-        trees = [checkpoint.unflatten(arrays, template) for arrays in rows]
-        tree = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
-        self.state, self.best = tree["state"], tree["best"]
-        for line in passed_over:
-            self.report.note(f"passed over: {line}")
-        self.report.note(f"resuming at step {self.step}")
-        return True
+        if found:
+            trees = [checkpoint.unflatten(arrays, template) for arrays in rows]
+            tree = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
+            self.state, self.best = tree["state"], tree["best"]
+            for line in found.notes:
+                self.report.note(line)
+        return found
 
     def advance(self) -> None:
         """One step of every trial; waits for the one IN_FLIGHT steps before."""
@@ -181,16 +173,9 @@ class Pack:
                     self._log_train(trial, progress, step)
 
     def _log_train(self, trial: Trial, progress: Progress, step: int) -> None:
-        positions, (since, began) = max(1, progress.positions), self._segment
-        record = {"loss": progress.loss / positions}
-        if not self.program.task.values:
-            record["accuracy"] = progress.correct / positions
-        record["examples"] = progress.examples
-        if step > since:
-            rate = (step - since) * self.batch / (time.monotonic() - began)
-            record["examples_per_second"] = round(rate, 1)
-        self._log(trial, "train", step, record)
-        progress.loss, progress.correct, progress.positions, progress.examples = 0.0, 0, 0, 0
+        since, began = self._segment
+        rate = (step - since) * self.batch / (time.monotonic() - began) if step > since else None
+        self._log(trial, "train", step, progress.window(rate, self.program.task.values))
 
     def _log(self, trial: Trial, split: str, step: int, numbers: dict[str, Any]) -> None:
         record = {"step": step, "epoch": step / self.epoch_steps, "split": split, **numbers}

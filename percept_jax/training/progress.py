@@ -1,10 +1,11 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
 
-import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from percept_jax.console import is_terminal, say
 
 
 class Reporter:
@@ -18,24 +19,28 @@ class Reporter:
     def note(self, text: str) -> None:
         """A line of its own."""
         if self._bar:
-            self._bar.console.print(text)
-            return
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:  # nobody reads any more, as after `| head`: no reason to stop training
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._draw(lambda bar: bar.console.print(text, markup=False, highlight=False))
+        else:
+            say(text)
 
     def start(self, step: int, steps: int) -> None:
         """The first step is about to run."""
         self._began, self._first, self._steps = time.monotonic(), step, steps
-        if sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             left, said = (TextColumn("eta"), TimeRemainingColumn()), TextColumn("{task.fields[said]}")
             self._bar = Progress(BarColumn(), MofNCompleteColumn(), *left, said, console=Console(stderr=True))
             self._bar.add_task("train", total=steps, completed=step, said="")
-            self._bar.start()
+            self._draw(lambda bar: bar.start())
+
+    def _draw(self, change: Callable[[Any], None]) -> None:
+        """Changes the bar; without a terminal any more there is none."""
+        try:
+            change(self._bar)
+        except (OSError, ValueError):
+            self._bar = None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """A line of metrics was written."""
@@ -43,7 +48,7 @@ class Reporter:
             self._train = record
             if self._bar:
                 said = f"{_rate(record)}  {said_of(record)}"
-                self._bar.update(self._bar.task_ids[0], completed=record["step"], said=said)
+                self._draw(lambda bar: bar.update(bar.task_ids[0], completed=record["step"], said=said))
             return
         text = f"step {record['step']}/{self._steps}  epoch {record['epoch']:.2f}"
         if self._train and record["split"] == "validation":
@@ -58,7 +63,7 @@ class Reporter:
     def close(self) -> None:
         """The run has ended."""
         if self._bar:
-            self._bar.stop()
+            self._draw(lambda bar: bar.stop())
             self._bar = None
 
 

@@ -42,9 +42,14 @@ def identity(experiment: Experiment) -> str:
     digest = _source(_PACKAGE).copy()
     # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
     chosen = experiment.chosen()
-    chosen |= {name: _CONTENT.sub(r"\1#\2", chosen[name]) for name in ("dataset", "init_from") if name in chosen}
+    chosen |= {name: content_of(chosen[name]) for name in ("dataset", "init_from") if name in chosen}
     digest.update(json.dumps(chosen, sort_keys=True).encode())
     return digest.hexdigest()[:12]
+
+
+def content_of(text: str) -> str:
+    """A path with the checksum of what is there, as `sources.located` and `initial.located` give it, without the path."""
+    return _CONTENT.sub(r"\1#\2", text)
 
 
 def code() -> str:
@@ -143,7 +148,14 @@ class RunDir:
         content = files.read_bytes(path) if path.exists() else b""
         return b"".join(line + b"\n" for line in content.split(b"\n")[:-1][:lines])
 
-    def begin(self, step: int, devices: Sequence[str], pack: int = 1, promise: Mapping[str, Any] | None = None) -> None:
+    def begin(
+        self,
+        step: int,
+        devices: Sequence[str],
+        pack: int = 1,
+        promise: Mapping[str, Any] | None = None,
+        extends: tuple[Path, bytes] | None = None,
+    ) -> None:
         """Writes down how this process was started, and cuts the metrics back to the step that it goes on from.
 
         Args:
@@ -151,8 +163,9 @@ class RunDir:
             devices: their names.
             pack: trials that are stepped together.
             promise: what the checkpoint says of the log; None: there is none.
+            extends: the run directory that the checkpoint is from, and its log up to then, where it is another one.
         """
-        kept = self._logged(promise["lines"] if promise else 0)
+        kept = extends[1] if extends else self._logged(promise["lines"] if promise else 0)
         record = self._record
         if record["devices"]:
             redone = {"from_step": step, "redone_steps": max(0, self._reached() - step)}
@@ -160,6 +173,8 @@ class RunDir:
             record["pack"] = pack if step == 0 else record["pack"]  # what was done in another pack counts no more
         else:
             self._record = record = self._begun(devices, pack)
+        if extends:
+            record["extends"] = {"run_dir": str(extends[0]), "step": step}
         record.pop("files", None)
         records.write(self.path / MARK, record)
         files.write_bytes(self.path / "run.flags", _flag_file(self.experiment))
@@ -289,7 +304,7 @@ def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> 
     if not lost and not new:
         return f"made by other source code; {replace}" if mark.get("code") != code() else f"as its mark says; {replace}"
     told = f"its {' '.join(lost)}, yours {' '.join(new)}"
-    if [line.rpartition("#")[0] for line in lost] == [line.rpartition("#")[0] for line in new]:
+    if [line.partition("#")[0] for line in lost] == [line.partition("#")[0] for line in new]:
         return f"{told}: the files are not what they were when it was begun; {replace}"
     if {line.partition("=")[0] for line in lost + new} <= {"--steps", "--epochs"}:
         return f"{told}; to train it for longer: --extend={path} and another --run_dir; {replace}"

@@ -42,6 +42,23 @@ class Progress:
         """Whether what its state comes to does not matter any more."""
         return self.diverged_at is not None or self.stopped_at is not None
 
+    def window(self, rate: float | None, values: bool) -> dict[str, Any]:
+        """A line of training metrics: what was summed up since the last one. The next window begins.
+
+        Args:
+            rate: examples a second, where it was measured.
+            values: whether the targets are values, so that there is no accuracy.
+        """
+        positions = max(1, self.positions)
+        record = {"loss": self.loss / positions}
+        if not values:
+            record["accuracy"] = self.correct / positions
+        record["examples"] = self.examples
+        if rate is not None:
+            record["examples_per_second"] = round(rate, 1)
+        self.loss, self.correct, self.positions, self.examples = 0.0, 0, 0, 0
+        return record
+
 
 class Stopwatch(collections.Counter):
     """Seconds by phase."""
