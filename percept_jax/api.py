@@ -23,7 +23,7 @@ from percept_jax.ready import check, default_name, describe_data, load_data, loc
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
-from percept_jax.training.run_dir import RunDir, data_path, refuse_strangers, run_path
+from percept_jax.training.run_dir import RunDir, data_path, finished_before, refuse_strangers, run_path
 from percept_jax.training.step import generate_step, predict_step
 from percept_jax.training.trial import Trial
 
@@ -136,25 +136,30 @@ class Trained:
             return np.zeros((0, self.input.task.num_classes)), np.zeros((0, self.input.task.num_classes))
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
-    def evaluate(self, data_dir: str = "") -> dict[str, dict[str, Any]]:
+    def evaluate(self, data_dir: str = "", dataset: str = "") -> dict[str, dict[str, Any]]:
         """Metrics of the validation and the test split, by name: every example once.
 
-        The data set is looked for in `data_dir`, else where a run without --data_dir looks. Raises UsageError where
-        the model was trained on arrays, which are not here any more, or the data set has changed since.
+        Args:
+            data_dir: where the data set is looked for; else where a run without --data_dir looks.
+            dataset: where the same data are now, as --dataset says it; else where they were.
+
+        Raises:
+            UsageError: the data are not there, as arrays of a program never are, or have changed since.
         """
         folder = data_path(data_dir)
-        info = describe_data(self.experiment, folder)
-        dataset = load_data(self.experiment, folder, info, self.input.image_size)
-        dataset.check(self.data_crc, self.experiment.dataset, self.path)
+        experiment = dataclasses.replace(self.experiment, dataset=dataset or self.experiment.dataset)
+        info = describe_data(experiment, folder)
+        data = load_data(experiment, folder, info, self.input.image_size)
+        data.check(self.data_crc, experiment.dataset, self.path)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
-            data = parallel.place(evaluation.device_data(dataset, self.input, self.experiment.real_dtype), devices)
+            placed = parallel.place(evaluation.device_data(data, self.input, self.experiment.real_dtype), devices)
             step = parallel.compile_eval(self._program, devices, 1)
             variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
-            batch = evaluation.batch_size(dataset, 1)
+            batch = evaluation.batch_size(data, 1)
             splits = {split: info.index[split] for split in ("validation", "test")}
             return {
-                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, data), 0, self.input.task)
+                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, placed), 0, self.input.task)
                 for split, index in splits.items()
             }
 
@@ -197,7 +202,13 @@ def run(
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
     experiment.validate()
-    experiment = located(experiment, data_path(experiment.data_dir))
+    try:
+        experiment = located(experiment, data_path(experiment.data_dir))
+    except UsageError:
+        if path := finished_before(experiment, name or default_name(experiment)):
+            report.note(f"the data or the weights are not there any more; {path} was finished with them")
+            return _checked(path)
+        raise
     path = run_path(experiment, name or default_name(experiment))
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
@@ -212,6 +223,11 @@ def run(
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
+    return _checked(path)
+
+
+def _checked(path: Path) -> Path:
+    """The directory of a finished run. Raises DataError where it diverged."""
     result = records.read_result(path)
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")

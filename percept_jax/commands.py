@@ -75,7 +75,9 @@ def evaluate(request: Request) -> dict[str, Any]:
     path = _one(request.words, "evaluate RUN_DIR")
     use_compilation_cache()
     trained = api.load(path)
-    found = trained.evaluate(request.experiment.data_dir)
+    found = trained.evaluate(
+        request.experiment.data_dir, request.experiment.dataset if "dataset" in request.origins else ""
+    )
     print(f"weights of step {trained.best_step}" if trained.best_step else "initial weights: there was no validation yet")
     for split, numbers in found.items():
         print(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))
@@ -175,7 +177,7 @@ _FLAGS = {
     "compare": {"metric", "baseline", "to"},
     "list": {"data_dir"},
     "prepare": {"data_dir", "from", "file_format"},
-    "evaluate": {"data_dir"},
+    "evaluate": {"data_dir", "dataset"},
     "predict": {"top_k", "temperature", "length", "seed"},
     "export": {"to"},
     "plot": {"boundary", "data_dir"},

@@ -63,9 +63,13 @@ def check(experiment: Experiment, info: Info | None = None, begun: bool = False)
 
 
 def located(experiment: Experiment, folder: Path) -> Experiment:
-    """The experiment with the paths in it made absolute: a run means the same data and weights wherever it goes on."""
+    """The experiment with the paths in it made absolute, and with checksums: it means the same data and weights everywhere.
+
+    Raises UsageError where they are not there, or are not those that a checksum means.
+    """
     start = initial.located(experiment.init_from) if experiment.init_from else ""
-    return dataclasses.replace(experiment, dataset=sources.located(experiment.dataset, folder), init_from=start)
+    dataset = sources.identified(sources.located(experiment.dataset, folder), folder)
+    return dataclasses.replace(experiment, dataset=dataset, init_from=start)
 
 
 def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) -> None:

@@ -168,7 +168,7 @@ class Pack:
                 progress.positions += int(sums.positions[k])
                 progress.examples += int(sums.examples[k])
                 if not math.isfinite(progress.loss):
-                    progress.diverged_at = step
+                    progress.diverged_at, progress.loss = step, 0.0
                 elif step == self.steps or step % trial.experiment.log_every == 0:
                     self._log_train(trial, progress, step)
 
