@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from percept_jax.training.evaluation import headline
+from percept_jax.metrics import headline
 
 ROOT = Path(__file__).parent.parent
 

@@ -214,7 +214,7 @@ def main(args: Sequence[str]) -> int:
         found = run(parse(args))
         code = 0
     except PerceptError as error:
-        code, found = error.exit_code, _fault(str(error))
+        code, found = error.exit_code, {**error.found, **_fault(str(error))}
     except signals.Stopped as stopped:
         code = 128 + stopped.number
         found = _fault("interrupted before there was anything new to save; the same command starts again from where it was")

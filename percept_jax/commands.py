@@ -17,8 +17,8 @@ from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
+from percept_jax.metrics import headline
 from percept_jax.request import Request, SweepRequest
-from percept_jax.training.evaluation import headline
 from percept_jax.training.run_dir import ROOT, data_path
 
 
@@ -75,9 +75,7 @@ def evaluate(request: Request) -> dict[str, Any]:
     path = _one(request.words, "evaluate RUN_DIR")
     use_compilation_cache()
     trained = api.load(path)
-    found = trained.evaluate(
-        request.experiment.data_dir, request.experiment.dataset if "dataset" in request.origins else ""
-    )
+    found = trained.evaluate(request.experiment.data_dir, request.experiment.dataset if "dataset" in request.origins else "")
     print(f"weights of step {trained.best_step}" if trained.best_step else "initial weights: there was no validation yet")
     for split, numbers in found.items():
         print(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))

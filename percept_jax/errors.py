@@ -1,10 +1,19 @@
 """What can go wrong, by the exit code it ends a command with."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class PerceptError(Exception):
-    """A fault that a command reports in one line; `exit_code` is the status it ends with."""
+    """A fault that a command reports in one line; `exit_code` is the status it ends with.
+
+    Attributes:
+        found: what the command had found all the same; a program gets it beside the error.
+    """
 
     exit_code = 1
+    found: Mapping[str, Any] = MappingProxyType({})
 
 
 class UsageError(PerceptError):

@@ -1,27 +1,51 @@
 """predict: what a trained model makes of images, points, sequences or a prompt, printed and returned for programs."""
 
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from percept_jax import api
+from percept_jax import api, paths
+from percept_jax.console import say
 from percept_jax.data import sequences
-from percept_jax.data.images import read
-from percept_jax.errors import UsageError
+from percept_jax.data.images import read, resize
+from percept_jax.errors import DataError, UsageError
+from percept_jax.labels import in_a_line
 from percept_jax.machine import use_compilation_cache
 from percept_jax.request import Request
+from percept_jax.training import evaluation
+
+SHOWN = 10  # bad images that a message names before it counts the rest
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
+_LITTER = {
+    "__macosx",
+    "thumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def predict(request: Request) -> dict[str, Any]:
-    """predict RUN_DIR WHAT...: of images (PNG, JPEG) and points (0.5,-1) classes; of sequences what the model was trained for.
+    """predict RUN_DIR WHAT...: of images (PNG, JPEG, folders of them) and points (0.5,-1) classes; of sequences what it learned.
 
     A file of sequences is an .npz with x, and len where they differ; a sentence is words; a text is gone on with.
     """
     path, *words = request.words or [""]
     if not words:
-        raise UsageError("usage: predict RUN_DIR IMAGE..., or POINT..., or FILE.npz, or a sentence, or a text to go on with")
+        raise UsageError(
+            "usage: predict RUN_DIR IMAGE_OR_FOLDER..., or POINT..., or FILE.npz, or a sentence, or a text to go on with"
+        )
+    if request.options["top_k"] < 1:
+        raise UsageError(f"{request.options['top_k']} is outside [1, inf)", "top_k")
     use_compilation_cache()
     trained = api.load(path)
     return {"run_dir": path, "predictions": _ways(trained)(trained, words, request)}
@@ -34,25 +58,109 @@ def _ways(trained: api.Trained) -> Callable[[api.Trained, Sequence[str], Request
         return _tags
     if trained.input.sequences:
         return _sequences
-    return _classes
+    return _points if trained.input.kind == "points" else _images
 
 
-def _classes(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    points = trained.input.kind == "points"
-    examples = [_point(word) if points else read(Path(word), trained.input.shape[-1]) for word in words]
-    return _guesses(trained, trained.predict(examples), words, "image", request)
+def _points(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
+    return _guesses(trained, trained.predict([_point(word) for word in words]), words, "image", request)
+
+
+def _images(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
+    """Of files, and of all images in folders; so many at a time that large ones fit into memory.
+
+    Images that cannot be read are told of when all others have been predicted: by a UsageError where one of them was named
+    itself, else by a DataError.
+    """
+    files, size = _files(words), trained.input.image_size
+    most = max(1, min(evaluation.BATCH, evaluation.PIXELS // (size * size * trained.input.shape[-1])))
+    rows, bad = [], []
+    for first in range(0, len(files), most):
+        names, images = [], []
+        for file in files[first : first + most]:
+            try:
+                images.append(_image(trained, file.path))
+                names.append(file.name)
+            except (UsageError, DataError) as error:
+                bad.append((file, str(error)))
+        if images:
+            rows += _guesses(trained, trained.predict(images), names, "image", request)
+    if bad:
+        said = "; ".join(in_a_line(text) for _, text in bad[:SHOWN]) + (f"; and {len(bad) - SHOWN} more" if bad[SHOWN:] else "")
+        counted = f"{len(bad)} of {len(files)} images cannot be read: " if len(bad) > 1 else ""
+        error = (UsageError if any(file.named for file, _ in bad) else DataError)(counted + said)
+        error.found = {"run_dir": request.words[0], "predictions": rows}
+        raise error
+    return rows
+
+
+class _File(NamedTuple):
+    """An image file: what it is called, where it is, and whether it was named itself or lies in a folder that was."""
+
+    name: str
+    path: Path
+    named: bool
+
+
+def _files(words: Sequence[str]) -> list[_File]:
+    """The images that words name, in their order, those of a folder sorted.
+
+    Raises UsageError for a word that names no file and no folder, and for a folder without an image.
+    """
+    files, notes = [], []
+    for word in words:
+        path = paths.user_path(word)
+        if not path.is_dir():
+            files.append(_File(word, paths.input_file(word), True))
+            continue
+        inside = [*_inside(path)]
+        images = sorted((file for file in inside if file.suffix.lower() in _IMAGES), key=lambda file: file.parts)
+        if not images:
+            raise UsageError(f"{path}: there is no PNG or JPEG file in it")
+        if passed := len(inside) - len(images):
+            said = "1 file that is no PNG or JPEG is" if passed == 1 else f"{passed} files that are no PNG or JPEG are"
+            notes.append(f"{in_a_line(str(path))}: {said} passed over")
+        files += [_File(str(image), image, False) for image in images]
+    for note in notes:
+        say(note)
+    return files
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files in a folder and in those below it, links among them; without hidden files and what systems leave behind."""
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _is_litter(name))
+        yield from (Path(place, name) for name in names if not _is_litter(name))
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _image(trained: api.Trained, path: Path) -> np.ndarray:
+    """An image as `Input.fit` resizes it first. Raises UsageError or DataError, naming the file."""
+    height, width, channels = trained.input.shape
+    image = read(paths.input_file(path), channels)
+    size = trained.input.image_size
+    return resize(image, height or size, width or size)
 
 
 def _guesses(trained: api.Trained, found: api.Prediction, names: Sequence[str], what: str, request: Request) -> list[Any]:
     """The best classes of each example, printed a line each."""
-    top_k = request.options["top_k"]
-    if top_k < 1:
-        raise UsageError(f"{top_k} is outside [1, inf)", "top_k")
     rows = []
     for name, row, logits in zip(names, found.probabilities, found.logits, strict=True):
-        best = (-logits).argsort(kind="stable")[:top_k]
+        best = (-logits).argsort(kind="stable")[: request.options["top_k"]]
         guesses = [{"class": trained.input.classes[c], "probability": float(row[c])} for c in best]
-        print(name + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses))
+        say(in_a_line(name + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses)))
         rows.append({what: name, **guesses[0], "top_k": guesses})
     return rows
 
@@ -60,17 +168,17 @@ def _guesses(trained: api.Trained, found: api.Prediction, names: Sequence[str], 
 def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
     task, rows = trained.input.task, []
     for word in words:
-        examples = sequences.read_examples(Path(word))
+        examples = sequences.read_examples(paths.input_file(word))
         names = [f"{word}[{i}]" for i in range(len(examples))]
         steps = [len(example) if trained.every_step else None for example in examples]  # nothing is told of padding
         if task.values:
             for name, values, n in zip(names, trained.forecast(examples), steps, strict=True):
-                print(f"{name}  {np.round(values[:n], 4).tolist()}")
+                say(f"{name}  {np.round(values[:n], 4).tolist()}")
                 rows.append({"sequence": name, "values": values[:n].tolist()})
         elif task.output_steps:
             for name, labels, n in zip(names, trained.predict(examples).labels, steps, strict=True):
                 told = [trained.input.classes[label] for label in labels[:n]]
-                print(name, *told)
+                say(in_a_line(" ".join([name, *told])))
                 rows.append({"sequence": name, "classes": told})
         else:
             rows += _guesses(trained, trained.predict(examples), names, "sequence", request)
@@ -80,12 +188,13 @@ def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> 
 def _tags(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
     number = {word: i for i, word in enumerate(trained.input.words)}
     rows = []
+    if not all(sentence.split() for sentence in words):
+        raise UsageError("a sentence has no words")
     for sentence in words:
-        if not (spoken := sentence.split()):
-            raise UsageError("a sentence has no words")
+        spoken = sentence.split()
         labels = trained.predict([np.array([sequences.token(word, number) for word in spoken], np.int32)]).labels[0]
         tagged = [[word, trained.input.classes[label]] for word, label in zip(spoken, labels, strict=True)]
-        print("  ".join(f"{word}/{tag}" for word, tag in tagged))
+        say(in_a_line("  ".join(f"{word}/{tag}" for word, tag in tagged)))
         rows.append({"sentence": sentence, "tags": tagged})
     return rows
 
@@ -99,16 +208,16 @@ def _text(trained: api.Trained, words: Sequence[str], request: Request) -> list[
     rows = []
     for prompt in words:
         text = trained.generate(prompt, length, temperature, request.experiment.seed)
-        print(prompt + text)
+        say(prompt + text)
         rows.append({"prompt": prompt, "text": text})
     return rows
 
 
 def _point(word: str) -> np.ndarray:
-    try:
-        point = np.array([float(number) for number in word.split(",")], np.float32)
-    except ValueError:
-        point = np.array([np.nan])
-    if not np.isfinite(point).all():
-        raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1")
-    return point
+    """A point, float `[features]`. Raises UsageError where the word is something that a person would not write as one."""
+    numbers = re.split(", ?", word)
+    if all(map(_NUMBER.fullmatch, numbers)):
+        point = np.array(numbers, np.float64)
+        if (np.abs(point) <= np.finfo(np.float32).max).all():
+            return point.astype(np.float32)
+    raise UsageError(f"{word!r} is not a point; write numbers, such as 0.5,-1")

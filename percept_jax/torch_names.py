@@ -11,20 +11,46 @@ from typing import Any
 
 import numpy as np
 
+# What wrappers, trainers and whole checkpoints put before the names of a module's arrays.
+WRAPPERS = ("module", "_orig_mod", "model", "backbone", "net", "network", "state_dict", "model_state_dict")
+
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _CELL = re.compile(r"(.*?)((?:weight|bias)_[ih]h)_l(\d+(?:_reverse)?)")
 _GATES = {4: "ifgo", 3: "rzn", 1: ("",)}  # of LSTM, GRU and Elman's cell, in PyTorch's order
 
 
-def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """A PyTorch module's arrays under the paths of Flax variables, in their layout.
+def unwrapped(found: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """Names without what wrappers put before them, "module._orig_mod.model.", each with the name that it had.
 
-    What fits nowhere stays there under a path that shows where it came from.
+    Args:
+        found: names of leaves, ours or PyTorch's.
+        wanted: paths of the variables' leaves; what they call a layer is no wrapper.
+
+    Raises:
+        ValueError: two of the names are then the same.
+    """
+    layers = {path.split("/")[1] for path in wanted if "/" in path}
+    before = "|".join(word for word in WRAPPERS if word not in layers)
+    names: dict[str, str] = {}
+    for name in found:
+        bare = re.sub(rf"^(?:(?:{before})[./])+(?=.)", "", name) if before else name
+        if bare in names:
+            raise ValueError(f"{name} and {names[bare]} are one leaf to this model: save the file with one of them only")
+        names[bare] = name
+    return names
+
+
+def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """A PyTorch module's arrays under the paths of Flax variables, in their layout; and by path, the name that it had.
+
+    What fits nowhere stays there under a path that shows where it came from. The leaves of recurrent cells, which are made
+    of parts of several arrays, have no such name. Raises ValueError where two arrays come to the same path.
 
     Args:
         found: arrays by the names of a state dict.
         wanted: paths of the variables' leaves, whose names AlexNet's and VGG's numbered layers are given.
     """
+    origins: dict[str, str] = {}
     found = {name: array for name, array in found.items() if not name.endswith("num_batches_tracked")}
     cells = {name: match.groups() for name in found if (match := _CELL.fullmatch(name))}
     several = len({module for module, _, _ in cells.values()}) > 1  # recurrent modules: which is which, nobody has told us
@@ -34,14 +60,16 @@ def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[st
         if several or name not in cells:
             layer, _, leaf = name.rpartition(".")
             path, array = _variable(layers.get(layer) or _levels(layer), leaf, array)
-            arrays[path] = array
-    last = max((path for path in wanted if re.fullmatch(r"params/conv[\d_]+/kernel", path)), key=_in_order, default="")
+            if path in arrays:
+                raise ValueError(f"{name} and {origins.get(path, path)} are one leaf to this model: save one of them only")
+            arrays[path], origins[path] = array, name
+    last = max((path for path in wanted if re.fullmatch(r"params/conv[\d_]+/kernel", path)), key=in_order, default="")
     flat = {"params/fc6/kernel": last} if "params/fc8/kernel" in wanted else {}
     flat |= {f"params/{head}/fc1/kernel": f"params/{head}/conv/conv/kernel" for head in ("aux1", "aux2")}
     for full, conv in flat.items():
         if full in arrays and conv in arrays:
             arrays[full] = _channels_last(arrays[full], arrays[conv].shape[-1])
-    return arrays
+    return arrays, origins
 
 
 def _levels(layer: str) -> str:
@@ -63,17 +91,17 @@ def _variable(layer: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray
     return f"params/{layer}/kernel", array.transpose(*range(2, array.ndim), 1, 0)
 
 
-def _in_order(name: str) -> list[Any]:
+def in_order(name: str) -> list[Any]:
     """What sorts "features.10" behind "features.8"."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _numbered(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str]:
     """Our names of AlexNet's and VGG's layers, "features.3" and so on: convolutions and full layers one after the other."""
-    names = sorted({path.split("/")[1] for path in wanted}, key=_in_order) if "params/fc8/kernel" in wanted else []
+    names = sorted({path.split("/")[1] for path in wanted}, key=in_order) if "params/fc8/kernel" in wanted else []
     convs, full = (iter([name for name in names if name.startswith(kind)]) for kind in ("conv", "fc"))
     layers, before = {}, ""
-    for layer in sorted({name.rpartition(".")[0] for name in found}, key=_in_order):
+    for layer in sorted({name.rpartition(".")[0] for name in found}, key=in_order):
         weight = found.get(f"{layer}.weight")
         if weight is None or not re.fullmatch(r"(features|classifier)\.\d+", layer):
             continue
@@ -86,7 +114,7 @@ def _numbered(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[
 
 def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
     """A full layer's kernel behind square maps, whose rows are `[channels, rows, columns]` there, with channels last."""
-    side = math.isqrt(len(kernel) // channels)
+    side = math.isqrt(len(kernel) // max(1, channels))
     if len(kernel) != channels * side**2:
         return kernel  # not of the shape that is wanted either
     return np.moveaxis(kernel.reshape(channels, side, side, *kernel.shape[1:]), 0, 2).reshape(kernel.shape)
@@ -114,7 +142,10 @@ def _cell(layer: str, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     hidden = part.get("weight_hh", np.empty(0))
     units = hidden.shape[-1] if hidden.ndim else 0
     gates = next((gates for count, gates in _GATES.items() if hidden.shape == (count * units, units)), "")
-    if len(part) != 4 or not gates:
+    rows = len(gates) * units
+    sizes = {"weight_ih": 2, "bias_ih": 1, "bias_hh": 1}
+    whole = len(part) == 4 and all(part[name].ndim == ndim and len(part[name]) == rows for name, ndim in sizes.items())
+    if not gates or not whole:
         return {f"{layer}/{name}": array for name, array in part.items()}
     arrays = {}
     for i, gate in enumerate(gates):

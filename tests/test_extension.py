@@ -38,5 +38,5 @@ def test_what_cannot_be_extended_is_refused_before_anything_is_written(small, tm
         with pytest.raises(UsageError, match=match):
             train(dataclasses.replace(wanted, **change))
     assert not Path(wanted.run_dir).exists()
-    with pytest.raises(UsageError, match=rf"its --steps=20, yours --steps=60; to train it for longer: --extend={short.path}"):
+    with pytest.raises(UsageError, match=rf"its --steps=20, yours --steps=60.; to train it for longer: --extend={short.path}"):
         train(dataclasses.replace(small, steps=60))

@@ -8,9 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from percept_jax import plots
+from percept_jax.errors import StorageError
 from percept_jax.sweeps import report
 from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
 
+pytestmark = pytest.mark.filterwarnings("error")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -202,3 +205,54 @@ def test_swept_numbers(flags, swept):
     arms = [Arm(str(i), {flag: texts[i] for flag, texts in flags.items()}, ()) for i in range(3)]
     assert report.swept_numbers(arms) == swept
     assert report.swept_numbers([*arms, Arm("without", {}, ())]) == []
+
+
+DAMAGED = {
+    "no object": "[]\n",
+    "a number": "3\n",
+    "no step": '{"split": "train", "loss": 1}\n',
+    "a step of text": '{"step": "1", "split": "train", "loss": 1}\n',
+    "no split": '{"step": 1, "loss": 1}\n',
+    "a loss of text": '{"step": 1, "split": "train", "loss": "1"}\n',
+    "NaN": '{"step": 1, "split": "train", "loss": NaN}\n',
+    "a huge step": '{"step": 1' + "0" * 400 + ', "split": "train", "loss": 1}\n',
+    "no UTF-8": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_log_that_is_not_what_a_run_writes_is_damaged(tmp_path, content):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes((content.encode() if isinstance(content, str) else content) + b'{"step": 1, "split": "train"}\n')
+    with pytest.raises(StorageError, match=r"metrics\.jsonl: ") as error:
+        plots.logged(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_log_costs_its_own_curve_and_is_told_of(sweep, tmp_path):
+    comparison, arms = sweep(RATES)
+    whole = report.write(comparison, arms, tmp_path / "whole")
+    path = arms[1].outcomes[0].path / "metrics.jsonl"
+    path.write_text(DAMAGED["a loss of text"] + path.read_text())
+    paths = report.write(comparison, arms, tmp_path / "out")
+    assert [p.name for p in paths] == [p.name for p in whole]
+    assert paths[0].read_bytes() != whole[0].read_bytes()
+    assert f"1 trial has no part in the learning curves: {path}: line 1 is damaged" in paths[-1].read_text()
+
+
+def test_a_finished_trial_without_a_log_is_told_of(sweep, tmp_path):
+    comparison, arms = sweep(RATES)
+    outcomes = [outcome._replace(status="done", result={"test": {}}) for outcome in arms[0].outcomes]
+    for outcome in outcomes:
+        (outcome.path / "metrics.jsonl").unlink()
+    text = report.write(comparison, [arms[0]._replace(outcomes=outcomes), *arms[1:]], tmp_path / "out")[-1].read_text()
+    assert "2 trials have no part in the learning curves: " in text
+    assert "there is no such file" in text
+
+
+def test_names_beyond_the_font_are_numbered_as_the_rows_of_the_table(sweep, tmp_path):
+    names = ["baseline", "学習率\U0001f600", "\ue000\x07", "a\nb", "x" * 500, "\u202eabc", "abc"]
+    settings = {name: ({"a": str(i), "b": name}, [0.5, 0.6], 0) for i, name in enumerate(names)}
+    paths = report.write(*sweep(settings), tmp_path / "out")
+    assert [path.name for path in paths] == ["curves.png", "metric_a.png", "report.html"]
+    assert "Names that cannot be drawn here, or look alike, are numbers of rows of the table." in paths[-1].read_text()

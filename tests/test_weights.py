@@ -1,3 +1,5 @@
+import json
+import os
 import re
 
 import flax.linen as nn
@@ -130,7 +132,7 @@ def test_cells_that_are_no_network_are_refused():
     head = {"out.weight": np.ones((4, 6), np.float32), "out.bias": np.ones(4, np.float32)}
     weights.fit(cell(3) | head, shapes, "a file")
     for found, message in [
-        (cell(3), "missing: params/head/bias, params/head/kernel$"),
+        (cell(3), "missing: params/head/bias, params/head/kernel; for what is missing, take the --model"),
         (
             cell(3) | head | {"in.weight": head["out.weight"], "in.bias": head["out.bias"]},
             "missing: params/head/bias.*unexpected",
@@ -204,14 +206,16 @@ def test_every_fault_of_a_file_is_named_at_once():
     assert faulty(change) == (
         "--init_from: w.safetensors: missing: batch_stats/bn1/mean, params/conv1/kernel; unexpected: params/conv2/kernel; "
         "shape: params/bn1/scale is [4, 1], not [4], params/fc/kernel is [8, 4], not [8, 5]; "
-        "not finite floats: batch_stats/layer1_0/bn1/var, params/bn1/bias, params/layer1_0/bn1/scale"
+        "not finite floats: batch_stats/layer1_0/bn1/var, params/bn1/bias, params/layer1_0/bn1/scale; "
+        "for what is missing, take the --model and its flags that the file was saved from; "
+        "what is unexpected is no part of this model: save the file without it, or take the --model that has it"
     )
 
 
 def test_a_long_list_of_faults_is_cut():
     message = faulty(lambda found: [found.pop(name) for name in list(found)])
     assert message.count("params/") + message.count("batch_stats/") == weights.SHOWN
-    assert re.search(r"batch_stats/layer2_0/bn1/mean and \d+ more; unexpected|and \d+ more$", message)
+    assert re.search(r"batch_stats/layer2_0/bn1/var and \d+ more; for what is missing, ", message)
 
 
 @pytest.mark.parametrize(("of_torch", "name", "old"), [(False, "resnet18", 3), (True, "resnet18", 9), (False, "googlenet", 3)])
@@ -273,7 +277,7 @@ def test_googlenet_without_auxiliary_heads_takes_the_weights_of_one_with_them():
     variables, new = weights.fit(flatten(filled(more)), shapes, "a file")
     assert new == []
     assert "aux1" not in variables["params"]
-    with pytest.raises(UsageError, match=r"missing: batch_stats/aux1/conv/bn/mean.* and 10 more$"):
+    with pytest.raises(UsageError, match=r"missing: batch_stats/aux1/conv/bn/mean.* and 10 more; .*--auxiliary=false$"):
         weights.fit(flatten(variables), more, "a file")
 
 
@@ -300,6 +304,180 @@ def test_a_vgg_that_is_deeper_or_shallower_is_refused_by_the_names_of_its_layers
     weights.fit(found, deep, "a file")
     with pytest.raises(UsageError, match=r"unexpected: params/features_8/.*; shape: params/conv2_1/bias is \[4\], not \[8\]"):
         weights.fit(found, shallow, "a file")
+
+
+WRAPPED = ["module.", "_orig_mod.", "model.", "backbone.", "module._orig_mod.model.", "state_dict.model.backbone."]
+
+
+def small_of_torch(classes=5):
+    """A small ResNet's initial variables, other ones as they were trained, and these in PyTorch's names and layouts."""
+    shapes = template(build("resnet18", num_classes=classes, **SMALL), 2, 8, 8, 3)
+    trained = flatten(filled(shapes))
+    return filled(shapes, 1), trained, {torch_s(path): in_torch_s_layout(array) for path, array in trained.items()}
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+@pytest.mark.parametrize("but_the_head", [False, True])
+def test_what_wrappers_put_before_the_names_is_taken_off(tmp_path, prefix, but_the_head):
+    start, trained, found = small_of_torch()
+    found |= {"bn1.num_batches_tracked": np.array(3), "layer1.0.bn1.num_batches_tracked": np.array(3)}
+    found = {name if but_the_head and name.startswith("fc.") else prefix + name: array for name, array in found.items()}
+    save_file({name: np.ascontiguousarray(array) for name, array in found.items()}, tmp_path / "w.safetensors")
+    variables, new = weights.fit(weights.read(tmp_path / "w.safetensors"), start, "a file", 5)
+    assert new == []
+    for path, array in flatten(variables).items():
+        np.testing.assert_array_equal(array, trained[path])
+
+
+@pytest.mark.parametrize("prefix", ["model/", "module.", "model_state_dict."])
+def test_our_own_names_may_have_a_wrapper_s_before_them_too(prefix):
+    start, trained, _ = small_of_torch()
+    variables, new = weights.fit({prefix + name: array for name, array in trained.items()}, start, "a file", 5)
+    assert new == []
+    jax.tree.map(np.testing.assert_array_equal, flatten(variables), trained)
+
+
+def test_a_layer_of_the_model_s_own_is_no_wrapper():
+    shapes = {"params": {name: {"bias": np.ones(2, np.float32)} for name in ("backbone", "neck")}}
+    again, _ = weights.fit({"backbone.bias": np.full(2, 2, np.float32), "model.neck.bias": np.ones(2, np.float32)}, shapes, "a")
+    assert again["params"]["backbone"]["bias"].tolist() == [2, 2]
+
+
+def test_wrapped_recurrent_and_numbered_layers_are_found():
+    shapes = template(build("gru", num_classes=4, output_steps=9, hidden=(6,)), 3, 9, 5)
+    head = {"out.weight": np.ones((4, 6), np.float32), "out.bias": np.ones(4, np.float32)}
+    weights.fit({f"module.model.{name}": a for name, a in (cell(3, prefix="gru.") | head).items()}, shapes, "a file")
+    variables, new = weights.fit({f"backbone.{name}": a for name, a in cell(3, prefix="gru.").items()}, shapes, "a file", 4)
+    assert new == ["params/head/bias", "params/head/kernel"]
+    assert variables["params"]["layer0"]["in"]["kernel"].shape == (5, 6)
+
+
+@pytest.mark.parametrize("names", [("fc.bias", "model.fc.bias"), ("layer1.0.bn1.bias", "layer1_0.bn1.bias")])
+def test_two_arrays_for_one_leaf_are_refused(names):
+    start, _, found = small_of_torch()
+    found |= dict.fromkeys(names, found[names[0]])
+    with pytest.raises(UsageError, match=rf"{re.escape(names[1])} and {re.escape(names[0])} are one leaf"):
+        weights.fit(found, start, "a file", 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("resnet18", "fc"), ("mlp", "Dense_2"), ("densenet_bc_100", "classifier"), ("cnn", "Dense_1")]
+)
+def test_a_file_without_a_head_leaves_the_head_as_it_is_drawn(name, head):
+    values = {"resnet18": SMALL, "mlp": {"hidden": (5, 5)}, "densenet_bc_100": {"stages": (1,), "growth": 4}, "cnn": {}}[name]
+    shapes = template(build(name, num_classes=5, **values), 2, 8, 8, 3)
+    start, trained = filled(shapes, 1), flatten(filled(shapes))
+    found = {path: array for path, array in trained.items() if not path.startswith(f"params/{head}/")}
+    variables, new = weights.fit(found, start, "a file", num_classes=5)
+    assert new == [f"params/{head}/bias", f"params/{head}/kernel"]
+    for path, array in flatten(variables).items():
+        np.testing.assert_array_equal(array, flatten(start)[path] if path in new else trained[path])
+    with pytest.raises(UsageError, match=f"missing: params/{head}/bias, params/{head}/kernel; for what is missing, take"):
+        weights.fit(found, start, "a file")
+
+
+@pytest.mark.parametrize("absent", [["params/Dense_0/kernel", "params/Dense_0/bias"], ["params/Dense_2/bias"]])
+def test_another_layer_or_half_a_head_is_missing(absent):
+    """Also where the layer has as many outputs as there are classes."""
+    shapes = template(build("mlp", num_classes=5, hidden=(5, 5)), 2, 8, 8, 3)
+    found = {path: array for path, array in flatten(filled(shapes)).items() if path not in absent}
+    with pytest.raises(UsageError, match=f"missing: {', '.join(sorted(absent))};"):
+        weights.fit(found, shapes, "a file", num_classes=5)
+
+
+def test_a_file_of_nothing_is_no_file_without_a_head():
+    shapes = template(build("linear", num_classes=5), 2, 8, 8, 1)
+    with pytest.raises(UsageError, match="missing: params/Dense_0/bias, params/Dense_0/kernel"):
+        weights.fit({}, shapes, "a file", num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("fc.extra", r"unexpected: params/fc/extra \(fc.extra in the file\); what is unexpected is no part of this model: save"),
+        ("model.fc.extra", r"unexpected: params/fc/extra \(model.fc.extra in the file\)"),
+        ("optimizer.state.0.exp_avg", r"unexpected: params/optimizer/state_0/exp_avg \(optimizer.state.0.exp_avg in the file\)"),
+        ("aux1.fc2.weight", r"unexpected: params/aux1/fc2/scale \(aux1.fc2.weight in the file\)"),
+        ("head.0.weight", r"unexpected: params/head_0/scale"),
+        ("a\nb.weight", r"unexpected: params/a\\nb/scale \(a\\nb.weight in the file\)"),
+        ("", "unexpected: params//"),
+    ],
+)
+def test_an_extra_leaf_is_named_as_the_file_names_it_with_what_to_do(extra, said):
+    start, _, found = small_of_torch()
+    with pytest.raises(UsageError, match=said) as error:
+        weights.fit(found | {extra: np.ones(3, np.float32)}, start, "a file", 5)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_a_run_is_told_from_weights():
+    with pytest.raises(UsageError, match=r"x is a checkpoint of a run: give the run's directory, --init_from=RUN_DIR"):
+        weights.fit({"best/params/fc/bias": np.ones(3), "state/step": np.ones(())}, small_of_torch()[0], "x")
+
+
+def test_arrays_of_odd_shapes_end_in_a_line():
+    """A property: whatever the shapes of a recurrent module's arrays are."""
+    shapes = template(build("gru", num_classes=4, output_steps=9, hidden=(6,)), 3, 9, 5)
+    whole = cell(3) | {"out.weight": np.ones((4, 6), np.float32), "out.bias": np.ones(4, np.float32)}
+    for name in whole:
+        for shape in ((), (0,), (17,), (18,), (18, 6, 1), (0, 0)):
+            if shape != whole[name].shape:
+                with pytest.raises(UsageError):
+                    weights.fit(whole | {name: np.ones(shape, np.float32)}, shapes, "a file", 4)
+
+
+def raw(header, data=b""):
+    """A safetensors file with a header of any kind."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def one(dtype, size, shape=(1,)):
+    return raw({"params/a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}, b"\0" * size)
+
+
+DAMAGED = {
+    "nothing": b"", "short": b"abc", "huge header": b"\xff" * 7 + b"\x3f{}", "a list": raw([]), "a number": raw(3),
+    "null": raw(None),
+    "no JSON": raw(b"{"), "no UTF-8": raw(b'{"\xff": 1}'), "deep": raw(b"[" * 100_000), "metadata": raw({"__metadata__": 3}),
+    "unknown dtype": one("X9", 4), "offsets": one("F32", 8), "huge shape": one("F32", 4, [2**40, 2**40]),
+    "negative": one("F32", 4, [-1]),
+    "F8": one("F8_E4M3", 1), "F8_E8M0": one("F8_E8M0", 1), "F4": one("F4", 1, [2]),
+    "a pickle": b"\x80\x04\x95\x0b\0\0\0\0\0\0\0}\x94.", "PyTorch's": b"PK\x03\x04" + bytes(100),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_told_of_in_a_line(tmp_path, name):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(DAMAGED[name])
+    with pytest.raises(UsageError) as error:
+        weights.read(path)
+    assert str(error.value).startswith(f"--init_from: {path}: ")
+    assert "\n" not in str(error.value)
+    if name in ("a pickle", "PyTorch's"):
+        assert "but pickles; convert it with safetensors.torch.save_file" in str(error.value)
+    if name.startswith("F"):
+        assert "are not read; save them as float32" in str(error.value)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("I64", 8), ("BOOL", 1), ("C64", 8), ("U8", 1)])
+def test_what_is_no_float_is_no_weight(tmp_path, dtype, size):
+    (tmp_path / "w.safetensors").write_bytes(one(dtype, size))
+    with pytest.raises(UsageError, match="not finite floats: params/a"):
+        weights.fit(weights.read(tmp_path / "w.safetensors"), {"params": {"a": np.ones(1, np.float32)}}, "a file")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match="not a safetensors file, and no file at all"):
+        weights.read(tmp_path / "w.safetensors")
+
+
+def test_weights_are_not_written_where_there_is_a_folder(tmp_path):
+    (tmp_path / "w.safetensors").mkdir()
+    with pytest.raises(UsageError, match="is a folder; give a file"):
+        weights.save(tmp_path / "w.safetensors", {"params": {"a": np.ones(1, np.float32)}})
 
 
 def test_files_that_hold_no_weights_are_refused(tmp_path):

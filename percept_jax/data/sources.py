@@ -97,6 +97,10 @@ def located(name: str, data_dir: Path) -> str:
     return FOLDER + str(_path(name)) if name.startswith(FOLDER) else name
 
 
+def identified(name: str, data_dir: Path) -> str:
+    return name
+
+
 def short_name(name: str) -> str:
     """A name for a folder under runs/."""
     if sequences.is_sequences(name):

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from percept_jax import checks
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.files import read_json
+from percept_jax.metrics import headline
 from percept_jax.sweeps.comparison import Arm, Outcome
-from percept_jax.sweeps.statistics import changed, value
-from percept_jax.training.evaluation import headline
+from percept_jax.sweeps.statistics import better, changed, value
 
 _BY_WORTH = ("done", "diverged", "failed", "missing")
 
@@ -152,6 +152,9 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
         splits = [(split, outcome.result[split] or {}) for split in ("validation", "test") for outcome in done]
         reported = dict.fromkeys(f"{split}/{number}" for split, numbers in splits for number in numbers)
         raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
+    if not metric.startswith(("test/", "validation/")):
+        raise UsageError(f"{metric!r} is no number of a split; write test/accuracy, or validation/accuracy", "metric")
+    better(metric)  # refuses what is no metric
 
 
 def _headline(arms: Sequence[Arm]) -> str:

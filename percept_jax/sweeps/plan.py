@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.metrics import as_number
 
 
 class Setup(NamedTuple):
@@ -117,5 +118,6 @@ def best(candidates: Sequence[tuple[Planned, Mapping[str, Any] | None]], metric:
         sign: +1 where larger is better.
     """
     number = metric.partition("/")[2]
-    done = [(sign * r["validation"][number], -k, t) for k, (t, r) in enumerate(candidates) if r and r["status"] == "done"]
-    return max(done, key=lambda row: row[:2])[2] if done else None
+    done = [(as_number(r["validation"].get(number)), k, t) for k, (t, r) in enumerate(candidates) if r and r["status"] == "done"]
+    known = [(sign * value, -k, t) for value, k, t in done if value is not None]
+    return max(known, key=lambda row: row[:2])[2] if known else None

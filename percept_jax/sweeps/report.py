@@ -1,54 +1,32 @@
-"""A sweep's pictures, and report.html: one file that shows all of a comparison, with nothing to fetch and nothing to run."""
+"""A sweep's pictures, and the report that shows them."""
 
-import base64
-import html
-import io
 import math
 import re
 import statistics
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from percept_jax import files
-from percept_jax.sweeps import tables
+from percept_jax import files, labels, metrics, plots
+from percept_jax.errors import StorageError
+from percept_jax.labels import Labels
+from percept_jax.sweeps import page
 from percept_jax.sweeps.comparison import Arm, Comparison, Row
+from percept_jax.sweeps.page import Picture
 from percept_jax.sweeps.statistics import better
 
 # Okabe and Ito (2008), told apart by colour-blind people too; without yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
 
-_CSS = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #8886; }
-th:first-child, td:last-child, th:last-child { text-align: left; }
-tbody th { font-weight: normal; }
-.baseline { background: #8883; }
-figure { margin: 2rem 0; break-inside: avoid; }
-img { max-width: 100%; background: white; }
-@media print { body { font-size: 9pt; max-width: none; margin: 0; } .wide { overflow: visible; }
-  th, td { white-space: normal; padding: .15rem .4rem; } tr { break-inside: avoid; } }
-"""
-
-
-class _Picture(NamedTuple):
-    file: str
-    alt: str
-    caption: str
-    content: bytes
-
 
 def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Path]:
     """Draws the pictures of a comparison and writes report.html, in which they are embedded.
 
-    The same comparison gives the same bytes. curves.png is left out where no trial has logged anything.
+    The same comparison gives the same bytes. curves.png is left out where no trial has logged anything. A trial whose
+    metrics.jsonl is damaged has no part in its arm's curve, and the report says so.
 
     Args:
         comparison: the table; its rows are those of `arms`, by name.
@@ -61,8 +39,14 @@ def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Pat
     Raises:
         StorageError: the disk refuses.
     """
-    pictures = [*_curves(comparison, arms), *(_metric(comparison, arms, flag) for flag in swept_numbers(arms))]
-    contents = {picture.file: picture.content for picture in pictures} | {"report.html": _page(comparison, pictures).encode()}
+    curves, faults = _curves(comparison, arms)
+    if faults:
+        said = f"{len(faults)} {'trial has' if len(faults) == 1 else 'trials have'} no part in the learning curves: {faults[0]}"
+        comparison = comparison._replace(notes=[*comparison.notes, said])
+    pictures = [*curves, *(_metric(comparison, arms, flag) for flag in swept_numbers(arms))]
+    contents = {picture.file: picture.content for picture in pictures} | {
+        "report.html": page.written(comparison, pictures).encode()
+    }
     for name, content in contents.items():
         files.write_bytes(folder / name, content)
     return [folder / name for name in contents]
@@ -80,9 +64,9 @@ def curve(trials: Iterable[Sequence[Mapping[str, Any]]], split: str, number: str
     """
     values: dict[int, list[float]] = {}
     for lines in trials:
-        found = {line["step"]: line.get(number) for line in lines if line["split"] == split}
+        found = {line["step"]: metrics.as_number(line.get(number)) for line in lines if line["split"] == split}
         for step, value in found.items():
-            if value is not None and math.isfinite(value):
+            if value is not None:
                 values.setdefault(step, []).append(value)
     points = [(step, np.mean(values[step]), min(values[step]), max(values[step])) for step in sorted(values)]
     return np.array(points, float).reshape(-1, 4).T
@@ -105,45 +89,72 @@ def is_log(values: Iterable[float]) -> bool:
     return bool(ratios.std() / ratios.mean() <= differences.std() / differences.mean())
 
 
-def _curves(comparison: Comparison, arms: Sequence[Arm]) -> list[_Picture]:
-    """curves.png: the validation number of the metric, and the training loss, against the step; none without any line."""
-    shown = [arm for arm in arms if arm.name in _shown(comparison)]
-    lines = [[files.read_json_lines(outcome.path / "metrics.jsonl") for outcome in arm.outcomes] for arm in shown]
+def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture], list[str]]:
+    """curves.png: the validation number of the metric, and the training loss, against the step; none without any line.
+
+    And what is wrong with the files of trials that are left out of it.
+    """
+    drawn = _shown(comparison)
+    shown = [arm for arm in arms if arm.name in drawn]
+    lines, faults = _logged(shown)
     number = comparison.metric.rpartition("/")[2]
     if not any(curve(trials, "validation", number).size for trials in lines):
         number = "loss"
     if not any(any(trials) for trials in lines):
-        return []
+        return [], faults
     title = "mean over seeds; bands: least to greatest seed"
     if len(shown) < len(arms):
         title += f";\nof {len(arms)} arms the 12 best, the 4 worst and the baseline"
-    figure = _figure(9.2 + 0.065 * max(len(_label(arm.name)) for arm in shown), 4 if len(shown) < 20 else 4.8)
+    names = [row.arm for row in comparison.rows]
+    texts = _written(names, "arm ")
+    figure = plots.figure(9.2 + 0.065 * texts.columns, 4 if len(shown) < 20 else 4.8)
     figure.suptitle(title, fontsize=10)
     styles = _styles([arm.name for arm in shown], comparison.baseline)
+    called = dict(zip(names, texts.texts, strict=True))
     for axes, (split, of) in zip(figure.subplots(1, 2), (("validation", number), ("train", "loss")), strict=True):
         axes.set(xlabel="step", ylabel=f"{'training' if split == 'train' else split} {of}")
-        drawn = {arm.name: curve(trials, split, of) for arm, trials in zip(shown, lines, strict=True)}
-        _draw_curves(axes, drawn, styles, of)
-    _legend(figure, figure.axes[0], title="arm")
+        curves = {arm.name: curve(trials, split, of) for arm, trials in zip(shown, lines, strict=True)}
+        _draw_curves(axes, curves, styles, of, called)
+    _legend(figure, figure.axes[0], texts, title="arm")
     what = f"Learning curves: validation {number} and training loss against the step"
-    return [_Picture("curves.png", f"{what}, one line an arm.", f"{what}; {title}.".replace("\n", " "), _png(figure))]
+    caption = f"{what}; {title}.".replace("\n", " ")
+    if texts.numbered:
+        caption += " Names that cannot be drawn here, or look alike, are numbers of rows of the table."
+    return [Picture("curves.png", f"{what}, one line an arm.", caption, plots.png(figure, 120))], faults
 
 
-def _draw_curves(axes: Any, curves: Mapping[str, np.ndarray], styles: Mapping[Any, Any], number: str) -> None:
+def _logged(arms: Sequence[Arm]) -> tuple[list[list[list[dict[str, Any]]]], list[str]]:
+    """What the trials of each arm have logged, and what is wrong with the files of those that are left out."""
+    lines, faults = [], []
+    for arm in arms:
+        lines.append([])
+        for outcome in arm.outcomes:
+            try:
+                if outcome.result or (outcome.path / "metrics.jsonl").exists():  # else it has not begun
+                    lines[-1].append(plots.logged(outcome.path))
+            except StorageError as error:
+                faults.append(str(error))
+    return lines, faults
+
+
+def _draw_curves(
+    axes: Any, curves: Mapping[str, np.ndarray], styles: Mapping[Any, Any], number: str, called: Mapping[str, str]
+) -> None:
     for name, (steps, mean, low, high) in curves.items():
         marker = "." if len(steps) == 1 else ""  # a line of one point cannot be seen
-        axes.plot(steps, mean, label=_label(name), marker=marker, **styles[name])
+        axes.plot(steps, mean, label=called[name], marker=marker, **styles[name])
         axes.fill_between(steps, low, high, alpha=0.15 if len(curves) <= 10 else 0.07, linewidth=0, color=styles[name]["color"])
     axes.grid(alpha=0.3)
     if number == "loss" and all((low > 0).all() for _, _, low, _ in curves.values()):
         axes.set_yscale("log")
     top = 10 * statistics.median([mean[0] for _, mean, _, _ in curves.values() if mean.size] or [0])
-    if "accuracy" not in number and 0 < top < axes.get_ylim()[1]:  # an arm that diverges would flatten all others
+    bounded = metrics.metric(number).higher_is_better  # a share of 1: no arm can flatten the others
+    if not bounded and 0 < top < axes.get_ylim()[1]:
         axes.set_ylim(top=top)
         axes.set_ylabel(f"{axes.get_ylabel()} (greater values are cut off)")
 
 
-def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> _Picture:
+def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
     """metric_<flag>.png: the metric's mean against one number, a line for each combination of the other flags that differ."""
     rows = {row.arm: row for row in comparison.rows}
     others = [other for other in _differing(arms) if other != flag]
@@ -153,13 +164,16 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> _Picture:
         lines.setdefault(name, []).append((_number(arm.flags[flag]), rows[arm.name]))
     longest = sorted(lines, key=lambda name: -len(lines[name]))[:12]
     most = [name for name in lines if name in longest]
-    figure = _figure(6 + 0.065 * max(len(_label(name)) for name in most), 4.2)
+    texts = _written(most, "combination ")
+    figure = plots.figure(6 + 0.065 * texts.columns, 4.2)
     axes, styles = figure.subplots(), _styles(most)
     for i, name in enumerate(most):
         points = sorted(lines[name], key=lambda point: point[0])
         known = [(x, row.mean, math.nan if row.sd is None else row.sd) for x, row in points if row.mean is not None]
         x, mean, sd = zip(*known, strict=True) if known else ((), (), ())
-        axes.errorbar(x, mean, sd, label=_label(name), marker="os"[i // 6], capsize=3, **styles[name], markersize=4)
+        axes.errorbar(
+            x, mean, sd, label=texts.texts[i] if others else "", marker="os"[i // 6], capsize=3, **styles[name], markersize=4
+        )
         lost = [x for x, row in points if _is_lost(row)]
         low = [0.03 + 0.03 * i] * len(lost)  # of the axes' height; a row for each line
         axes.scatter(lost, low, marker="x", color=styles[name]["color"], transform=axes.get_xaxis_transform())
@@ -175,10 +189,10 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> _Picture:
     if crosses := any(_is_lost(row) for name in most for _, row in lines[name]):
         axes.scatter([], [], marker="x", color="grey", label="diverged")
     if crosses or others:
-        _legend(figure, axes)
+        _legend(figure, axes, texts)
     what = f"{comparison.metric} against {flag}"
     caption = f"{what}: {title}." + (" Crosses: all trials diverged." if crosses else "")
-    return _Picture(f"metric_{re.sub('[^a-z0-9_]', '_', flag)}.png", f"{what}.", caption, _png(figure))
+    return Picture(f"metric_{re.sub('[^a-z0-9_]', '_', flag)}.png", f"{what}.", caption, plots.png(figure, 120))
 
 
 def _is_lost(row: Row) -> bool:
@@ -197,44 +211,6 @@ def _scale(axes: Any, values: Iterable[float]) -> None:
         if gaps.min() > 0.09 * gaps.sum():
             axes.set_xticks([], minor=True)
             axes.set_xticks(ordered, [f"{value:g}" for value in ordered])
-
-
-def _page(comparison: Comparison, pictures: Sequence[_Picture]) -> str:
-    name, metric = html.escape(comparison.name), html.escape(comparison.metric)
-    notes = "".join(f"<li>{html.escape(note)}</li>\n" for note in comparison.notes)
-    return "\n".join(
-        (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width">',
-            f"<title>{name}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<h1>{name}</h1>",
-            f"<p>Metric: <code>{metric}</code>. Baseline: <code>{html.escape(comparison.baseline)}</code> (shaded).",
-            "Best mean in bold. Differences are to the baseline, paired by seed, with a 95 % t interval.</p>",
-            _table(comparison),
-            f"<h2>Notes</h2>\n<ul>\n{notes}</ul>" if notes else "",
-            *(_figure_html(picture) for picture in pictures),
-            "</body>\n</html>\n",
-        )
-    )
-
-
-def _table(comparison: Comparison) -> str:
-    lines = [
-        '<div class="wide" role="region" aria-label="results" tabindex="0">\n<table>\n<thead><tr>',
-        *(f'<th scope="col">{html.escape(name)}</th>' for name in tables.header(comparison)),
-        "</tr></thead>\n<tbody>",
-    ]
-    for row in comparison.rows:
-        arm, mean, *cells = map(html.escape, tables.cells(row, comparison.metric))
-        if row.mean is not None and row.mean == tables.best(comparison):
-            mean = f"<strong>{mean}</strong>"
-        lines.append('<tr class="baseline">' if row.arm == comparison.baseline else "<tr>")
-        lines.append(f'<th scope="row">{arm}</th>' + "".join(f"<td>{cell}</td>" for cell in (mean, *cells)) + "</tr>")
-    return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
-
-
-def _figure_html(picture: _Picture) -> str:
-    image = f'<img src="data:image/png;base64,{base64.b64encode(picture.content).decode()}" alt="{html.escape(picture.alt)}">'
-    return f"<figure>\n{image}\n<figcaption>{html.escape(picture.caption)}</figcaption>\n</figure>"
 
 
 def _ranked(comparison: Comparison) -> list[Row]:
@@ -271,27 +247,16 @@ def _styles(names: Iterable[str], baseline: str | None = None) -> dict[str | Non
     return styles | {baseline: {"color": "black", "linestyle": "-"}}
 
 
-def _label(name: str) -> str:
-    name = name if len(name) <= 48 else f"{name[:30]}…{name[-17:]}"
-    return " " + name if name.startswith("_") else name  # matplotlib leaves such a label out
+def _written(names: Sequence[str], what: str) -> Labels:
+    """The names of lines for a legend, of which those that cannot be drawn are counted from 1."""
+    found = labels.written(names, what, longest=48, first=1)
+    return found._replace(texts=[" " + text if text.startswith("_") else text for text in found.texts])  # else left out
 
 
-def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
+def _legend(figure: Any, axes: Any, texts: Labels, title: str | None = None) -> None:
     """A legend right of everything: inside, it would hide lines."""
-    handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside right upper", fontsize=8 if len(labels) <= 10 else 7, title=title)
+    handles, names = axes.get_legend_handles_labels()
+    font = {"family": texts.families, "size": 8 if len(names) <= 10 else 7}
+    legend = figure.legend(handles, names, loc="outside right upper", prop=font, title=title)
     for text in legend.get_texts():
         text.set_parse_math(False)  # $ is a letter like any other
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure  # imports for a second: not before it is needed
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Any) -> bytes:
-    content = io.BytesIO()
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # of glyphs: a box in their place says as much
-        figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
-    return content.getvalue()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy import special
 
+from percept_jax import metrics
 from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
 
 ALPHA = 0.05
@@ -82,17 +83,17 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
 
 
 def better(metric: str) -> int:
-    """1 where a larger value of the metric is better (accuracies), -1 where a smaller one is (losses and errors)."""
-    return 1 if "accuracy" in metric else -1
+    """1 where a larger value of the metric is better, -1 where a smaller one is. Raises UsageError for what is no metric."""
+    return metrics.metric(metric).sign
 
 
 def value(outcome: Outcome, metric: str) -> float | None:
-    """A metric, as split/number, of a trial that is done; None where there is none."""
+    """A metric, as split/number, of a trial that is done; None where there is none that is a finite number."""
     split, _, number = metric.partition("/")
     if outcome.status != "done" or not outcome.result:
         return None
-    found = (outcome.result.get(split) or {}).get(number) if split in ("validation", "test") else None
-    return float(found) if isinstance(found, (int, float)) else None
+    numbers = outcome.result.get(split) if split in ("validation", "test") else None
+    return metrics.as_number(numbers.get(number)) if isinstance(numbers, Mapping) else None
 
 
 def changed(flags: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from percept_jax.checks import check_within, unknown
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked, read_json
+from percept_jax.metrics import headline
 from percept_jax.ready import Ready, check, located
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics
@@ -89,9 +90,9 @@ class Sweep:
         reported = [evaluation.metric_names(known.info.task) for known in self._ready.values()]
         common = [name for name in reported[0] if all(name in names for names in reported)]
         if not self.spec.metric:
-            return f"test/{evaluation.headline(dict.fromkeys(common))}"
-        if self.spec.metric.partition("/")[2] not in common:
-            known = [f"{split}/{name}" for split in ("test", "validation") for name in common]
+            return f"test/{headline(common)}"
+        known = [f"{split}/{name}" for split in ("test", "validation") for name in common]
+        if self.spec.metric not in known:
             raise UsageError(unknown(self.spec.metric, known), "metric", self.spec.origins["metric"])
         return self.spec.metric
 

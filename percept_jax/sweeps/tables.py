@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from percept_jax import files
+from percept_jax import files, metrics
 from percept_jax.sweeps.comparison import Comparison, Row
 from percept_jax.sweeps.statistics import better
 
@@ -135,7 +135,7 @@ def cells(row: Row, metric: str) -> list[str]:
 def _number(x: float | None, metric: str, sign: str = "") -> str:
     if x is None:
         return _UNKNOWN
-    return f"{x:{sign}z.4f}" if "accuracy" in metric else f"{x:{sign}#.4g}".rstrip(".")
+    return metrics.written(metric, x, sign)
 
 
 def _p(p: float | None) -> str:

@@ -2,7 +2,6 @@
 
 import collections
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -77,14 +76,3 @@ def metric_names(task: Task) -> list[str]:
         return ["loss", "rmse"]
     extra = ["bits_per_character"] if task.generates else ["sequence_accuracy"] if task.output_steps else []
     return ["loss", "accuracy", "top5_accuracy", *extra]
-
-
-def rank(numbers: Mapping[str, Any]) -> tuple[float, ...]:
-    """How good a validation was: by accuracy, then by loss; a language model and a forecast by loss alone."""
-    loss = -numbers["loss"]
-    return (numbers["accuracy"], loss) if headline(numbers) == "accuracy" else (loss,)
-
-
-def headline(numbers: Mapping[str, Any]) -> str:
-    """The name of the number that tells a person most of all metrics."""
-    return next(name for name in ("rmse", "bits_per_character", "accuracy", "loss") if name in numbers)

@@ -14,7 +14,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-SCALARS = ("loss", "accuracy", "top5_accuracy", "sequence_accuracy", "bits_per_character", "rmse")
+from percept_jax.metrics import METRICS
 
 
 class EventFile:
@@ -28,7 +28,7 @@ class EventFile:
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds the numbers of a line of metrics. Raises OSError."""
         for name in record:
-            if name in SCALARS:
+            if name in METRICS:
                 summary = scalar(f"{record['split']}/{name}", record[name])
                 self._file.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
         if record["split"] != "train":

@@ -19,6 +19,7 @@ from percept_jax.data.order import Order
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
+from percept_jax.metrics import rank
 from percept_jax.training import checkpoint, evaluation, initial, parallel
 from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
@@ -195,7 +196,7 @@ class Pack:
                     progress.diverged_at = self.step
                 if not progress.ended:
                     self._log(trial, "validation", self.step, numbers)
-                    better[k] = progress.best is None or evaluation.rank(numbers) > evaluation.rank(progress.best)
+                    better[k] = progress.best is None or rank(numbers) > rank(progress.best)
                     if better[k]:
                         progress.best = {"step": self.step, **numbers}
                     elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - progress.best["step"]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from percept_jax.console import is_terminal, say
+from percept_jax.metrics import METRICS
 
 
 class Reporter:
@@ -69,7 +70,7 @@ class Reporter:
 
 def said_of(numbers: Mapping[str, Any]) -> str:
     """Loss, and what else tells most, in words."""
-    names = ("loss", "accuracy", "bits_per_character", "rmse")
+    names = (name for name, metric in METRICS.items() if metric.headline)
     return " ".join(f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in names if name in numbers)
 
 

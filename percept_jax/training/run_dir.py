@@ -284,7 +284,8 @@ def refuse_strangers(path: Path, experiment: Experiment) -> None:
     if (path / "checkpoints").is_symlink():
         raise UsageError(f"{path / 'checkpoints'} is a link; a run deletes old checkpoints, never through one", "run_dir")
     if not experiment.fresh and mark["identity"] != identity(experiment):
-        raise UsageError(f"{path} holds another run ({_difference(path, mark, experiment)})", "run_dir")
+        difference, advice = _difference(path, mark, experiment)
+        raise UsageError(f"{path} holds another run ({difference}); {advice}", "run_dir")
 
 
 def _mark(path: Path, fresh: bool) -> Any:
@@ -295,20 +296,20 @@ def _mark(path: Path, fresh: bool) -> Any:
         raise StorageError(f"{error}{kept}") from error
 
 
-def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> str:
+def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> tuple[str, str]:
     """What the run in a directory is otherwise than an experiment, and what to do."""
     now, flags = flag_lines(experiment), path / "run.flags"
     then = flags.read_text(errors="replace").splitlines() if flags.is_file() else now
     lost, new = [line for line in then if line not in now], [line for line in now if line not in then]
     replace = "choose another directory, or --fresh to replace it"
-    if not lost and not new:
-        return f"made by other source code; {replace}" if mark.get("code") != code() else f"as its mark says; {replace}"
     told = f"its {' '.join(lost)}, yours {' '.join(new)}"
+    if not lost and not new:
+        return ("made by other source code" if mark.get("code") != code() else "as its mark says"), replace
     if [line.partition("#")[0] for line in lost] == [line.partition("#")[0] for line in new]:
-        return f"{told}: the files are not what they were when it was begun; {replace}"
+        return f"{told}: the files are not what they were when it was begun", replace
     if {line.partition("=")[0] for line in lost + new} <= {"--steps", "--epochs"}:
-        return f"{told}; to train it for longer: --extend={path} and another --run_dir; {replace}"
-    return f"{told}; {replace}"
+        return told, f"to train it for longer: --extend={path} and another --run_dir; else {replace}"
+    return told, replace
 
 
 def finished_before(experiment: Experiment, name: str) -> Path | None:
