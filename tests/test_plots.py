@@ -136,7 +136,7 @@ def test_a_damaged_log_costs_training_png_alone(tmp_path, content):
         (run / "metrics.jsonl").unlink()
     else:
         (run / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: ") as error:
+    with pytest.raises(StorageError, match=r"metrics\.jsonl:") as error:
         plots.draw(run)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png"]
