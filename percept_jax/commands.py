@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from percept_jax import api, models, records, weights
+from percept_jax import api, models, records, signals, weights
 from percept_jax.data import teaching
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
@@ -47,7 +47,9 @@ def sweep(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[
     from percept_jax.sweeps.run import run
     from percept_jax.sweeps.workers import is_worker
 
-    if request.options["workers"] > 1 and not is_worker():
+    if is_worker():
+        signals.end_with_parent()
+    elif request.options["workers"] > 1:
         jax.config.update("jax_platforms", "cpu")  # the devices are for the workers
     use_compilation_cache()
     if not is_worker() and (warning := idle_accelerator()):

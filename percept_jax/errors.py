@@ -1,5 +1,6 @@
 """What can go wrong, by the exit code it ends a command with."""
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -57,6 +58,14 @@ class Interrupted(PerceptError):
         command = "the same command" + (" without --fresh" if fresh else "")
         super().__init__(f"interrupted{at}; the state is saved, {command} goes on from there")
         self.exit_code = 128 + signal
+
+
+def is_of_the_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is that the disk is full, over its quota, broken or read-only."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+    while error is not None and not (isinstance(error, OSError) and error.errno in numbers):
+        error = error.__cause__
+    return error is not None
 
 
 def first_line(error: Exception) -> str:

@@ -18,18 +18,18 @@ RUN, SWEEP = "percept_jax run 1", "percept_jax sweep 1"  # the formats that a ma
 
 
 class Result(TypedDict):
-    """result.json."""
+    """result.json. What a run of this version writes is whole by its checksum; of another's, these types are asked for."""
 
     status: Literal["done", "diverged"]
-    steps: int
-    parameters: int
-    best_step: int | None
     validation: dict[str, Any] | None
     test: dict[str, Any] | None
-    seconds: dict[str, float]
-    goodput: float
-    restarts: int
-    redone_steps: int
+    steps: NotRequired[int]
+    parameters: NotRequired[int]
+    best_step: NotRequired[int | None]
+    seconds: NotRequired[dict[str, float]]
+    goodput: NotRequired[float]
+    restarts: NotRequired[int]
+    redone_steps: NotRequired[int]
 
 
 class Provenance(TypedDict):
@@ -101,7 +101,7 @@ class Failure(TypedDict):
     """What went wrong with a trial, and when, as `time.time()`."""
 
     error: str
-    time: float
+    time: NotRequired[float]
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
@@ -166,6 +166,12 @@ def verify(folder: Path, name: str, content: bytes) -> None:
         raise StorageError(f"{folder / name}: not written by this run, which is not finished")
     if provenance["files"][name] != files.digest(content):
         raise StorageError(f"{folder / name}: damaged: not what the run wrote")
+
+
+def verify_all(folder: Path) -> None:
+    """Raises StorageError unless every file that a finished run's mark has a checksum of is as it was written."""
+    for name in read(folder / "provenance.json", Provenance).get("files", {}) if (folder / "provenance.json").exists() else ():
+        verify(folder, name, files.read_bytes(folder / name))
 
 
 def checked(value: Any, kind: Any, path: Path) -> Any:

@@ -97,6 +97,17 @@ def listen() -> None:
         signal.signal(number, lambda came, frame: None)
 
 
+def end_with_parent() -> None:
+    """Sends this process SIGTERM when its standard input, a pipe whose other end only the parent has, comes to its end."""
+
+    def watch() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
 def open_standard_streams() -> None:
     """Opens what is closed of standard input, output and error on /dev/null: else the next file opened would be printed into."""
     for number in range(3):

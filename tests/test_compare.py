@@ -453,9 +453,36 @@ def test_what_cannot_be_compared_is_said_in_a_line(tmp_path):
     with pytest.raises(UsageError, match=r"--baseline: unknown name 'basline'; did you mean 'baseline'\?"):
         load([sweep], baseline="basline")
     assert load([sweep], metric="validation/loss", baseline="baseline").metric == "validation/loss"
-    (sweep / "trials" / "a0" / "result.json").write_text('{"status"')
-    with pytest.raises(StorageError, match=r"result\.json: cannot be read"):
+
+
+@pytest.mark.parametrize(
+    "content", ['{"status"', "{}", "[]", "5", "null", '{"status": "well", "validation": null, "test": null}']
+)
+@pytest.mark.parametrize("file", ["result.json", "provenance.json"])
+def test_a_damaged_trial_costs_itself_and_is_counted(tmp_path, file, content):
+    sweep = make_sweep(tmp_path / "s", baseline=("0.1", [("a0", result(0.9)), ("a1", result(0.8))]))
+    (sweep / "trials" / "a0" / file).write_text(content)
+    c = compare(*load([sweep]))
+    if content == "{}" and file == "provenance.json":  # nothing in it is asked for
+        return
+    if file == "provenance.json" and content.startswith('{"status": '):
+        return
+    assert [(row.damaged, row.values) for row in c.rows] == [(1, {1: 0.8})]
+    assert "1/2 (1 damaged)" in tables.markdown(c)
+    assert any(note.startswith(f"baseline: 1 trial of 2 damaged; the first: {sweep}/trials/a0/{file}: ") for note in c.notes), (
+        c.notes
+    )
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5", "null", '{"name": "x"}', "[" * 100_000])
+def test_a_damaged_plan_is_a_line_and_damaged_failures_tell_nothing(tmp_path, content):
+    sweep = make_sweep(tmp_path / "s", baseline=("0.1", [("a0", result(0.9))]))
+    (sweep / "failures.json").write_text(content)
+    assert compare(*load([sweep])).rows[0].failed == 0
+    (sweep / "plan.json").write_text(content)
+    with pytest.raises(StorageError, match=r"plan\.json: ") as error:
         load([sweep])
+    assert "\n" not in str(error.value)
 
 
 def test_a_sweep_without_a_finished_trial_is_a_table_of_dashes(tmp_path):

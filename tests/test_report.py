@@ -224,7 +224,7 @@ DAMAGED = {
 def test_a_log_that_is_not_what_a_run_writes_is_damaged(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes((content.encode() if isinstance(content, str) else content) + b'{"step": 1, "split": "train"}\n')
-    with pytest.raises(StorageError, match=r"metrics\.jsonl: ") as error:
+    with pytest.raises(StorageError, match=r"metrics\.jsonl:") as error:
         plots.logged(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -1,12 +1,16 @@
 """What a person sees of a sweep on its way: one live line on a terminal, plain lines elsewhere."""
 
-import json
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from percept_jax import metrics, records
+from percept_jax.console import is_terminal
+from percept_jax.errors import StorageError
+from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned
 from percept_jax.sweeps.statistics import better
 from percept_jax.training.progress import Reporter
@@ -30,12 +34,20 @@ class Board:
     def start(self) -> None:
         """The first trials are about to run."""
         self._began = time.monotonic()
-        if sys.stderr.isatty() and not self._quiet:
+        if is_terminal(sys.stderr) and not self._quiet:
             from rich.console import Console
             from rich.live import Live
 
             self._live = Live(console=Console(stderr=True), auto_refresh=False)
-            self._live.start()
+            self._draw(lambda live: live.start())
+
+    def _draw(self, change: Callable[[Any], None]) -> None:
+        """Changes the live line; without a terminal any more there is none."""
+        try:
+            if self._live:
+                change(self._live)
+        except (OSError, ValueError):
+            self._live = None
 
     def add(self, trials: Iterable[Planned]) -> None:
         """There are these trials too; tuning may have found their settings."""
@@ -48,14 +60,13 @@ class Board:
 
     def close(self) -> None:
         """No more is going to be run."""
-        if self._live:
-            self._live.stop()
-            self._live = None
+        self._draw(lambda live: live.stop())
+        self._live = None
 
     def note(self, text: str) -> None:
         """A line of its own."""
         if self._live:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._draw(lambda live: live.console.print(text, markup=False, highlight=False))
         elif not self._quiet:
             Reporter().note(text)
 
@@ -67,7 +78,7 @@ class Board:
         if self._live:
             from rich.text import Text
 
-            self._live.update(Text(self._said()), refresh=True)
+            self._draw(lambda live: live.update(Text(self._said()), refresh=True))
         elif self._told != str(len(self._results)):
             self._told = str(len(self._results))
             self.note(self._said())
@@ -84,9 +95,9 @@ class Board:
     def _look(self) -> None:
         self._looked = time.monotonic()
         for trial in self._trials.keys() - self._results.keys():
-            path = self._folder / "trials" / trial / "result.json"
-            if path.exists():
-                self._results[trial] = json.loads(path.read_text())
+            with contextlib.suppress(StorageError):  # a damaged one is told of in the end
+                if result := records.read_result(self._folder / "trials" / trial):
+                    self._results[trial] = result
 
     def _said(self) -> str:
         done, failed, folder = len(self._results), self._failed(), self._folder / "trials"
@@ -99,14 +110,14 @@ class Board:
         return text + self._best()
 
     def _failed(self) -> set[str]:
-        path = self._folder / "failures.json"
-        return (set(json.loads(path.read_text())) & self._trials.keys()) - self._results.keys() if path.exists() else set()
+        return (read_failures(self._folder).keys() & self._trials.keys()) - self._results.keys()
 
     def _best(self) -> str:
         number, by_arm = self._metric.partition("/")[2], {}
         for trial, result in self._results.items():
-            if result["status"] == "done":
-                by_arm.setdefault(self._trials[trial].arm, []).append(result["validation"][number])
+            value = metrics.as_number((result["validation"] or {}).get(number))
+            if result["status"] == "done" and value is not None:
+                by_arm.setdefault(self._trials[trial].arm, []).append(value)
         if not by_arm:
             return ""
         sign = better(self._metric)

@@ -1,18 +1,20 @@
 """Reads sweeps and run directories into arms that can be compared."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from percept_jax import checks
+from percept_jax import checks, files, records
 from percept_jax.errors import StorageError, UsageError
-from percept_jax.files import read_json
 from percept_jax.metrics import headline
+from percept_jax.records import Plan, Provenance
 from percept_jax.sweeps.comparison import Arm, Outcome
+from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.statistics import better, changed, value
 
-_BY_WORTH = ("done", "diverged", "failed", "missing")
+_BY_WORTH = ("done", "diverged", "failed", "damaged", "missing")
 
 
 class Sweep(NamedTuple):
@@ -68,8 +70,11 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
 
 
 def _read_sweep(path: Path) -> Sweep:
-    plan = read_json(path / "plan.json")
-    failures = read_json(path / "failures.json") if (path / "failures.json").exists() else {}
+    plan = records.read(path / "plan.json", Plan)
+    failures = read_failures(path)
+    for trial in (trial for arm in plan["arms"] for trial in arm["trials"].values()):
+        if trial is not None and (trial != Path(trial).name or trial in ("", ".", "..")):
+            raise StorageError(f"{path / 'plan.json'}: {trial!r} is not the name of a trial")
     arms = []
     for arm in plan["arms"]:
         outcomes = [
@@ -85,7 +90,7 @@ def _read_sweep(path: Path) -> Sweep:
 def _read_runs(paths: Sequence[Path]) -> Sweep:
     groups: dict[frozenset[tuple[str, str]], Arm] = {}
     for path in paths:
-        flags = _flags(_read_text(path / "run.flags").splitlines())
+        flags = _run_flags(path)
         outcome = _outcome(int(flags.pop("seed")), path)
         arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, []))
         arm.outcomes.append(outcome)
@@ -109,15 +114,21 @@ def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None) -> Outcome:
-    result = read_json(path / "result.json") if (path / "result.json").exists() else None
-    provenance = read_json(path / "provenance.json") if (path / "provenance.json").exists() else None
+    try:
+        provenance = records.read(path / "provenance.json", Provenance) if (path / "provenance.json").exists() else None
+        result = records.read_result(path)
+        if result:
+            records.verify_all(path)
+    except StorageError as error:
+        return Outcome(seed, path, "damaged", error=str(error))
     starts = [provenance, *provenance.get("restarts", [])] if provenance else []
+    shas = [str(start["git_sha"]) for start in starts if start.get("git_sha")]
     return Outcome(
         seed,
         path,
         status=result["status"] if result else "failed" if failure else "missing",
         result=result,
-        git_sha="+".join(dict.fromkeys(start["git_sha"] for start in starts if start.get("git_sha"))) or None,
+        git_sha="+".join(dict.fromkeys(shas)) or None,
         pack=provenance.get("pack", 1) if provenance else None,
         error=failure["error"] if failure and not result else "",
     )
@@ -167,8 +178,13 @@ def _flags(lines: Sequence[str]) -> dict[str, str]:
     return {name: text for name, _, text in parts}
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error}") from error
+def _run_flags(path: Path) -> dict[str, str]:
+    """What run.flags of a run directory says. Raises StorageError where it is not what the run wrote."""
+    file = path / "run.flags"
+    content = files.read_bytes(file)
+    if records.read_result(path):
+        records.verify(path, file.name, content)
+    flags = _flags(content.decode(errors="replace").splitlines())
+    if not re.fullmatch(r"[0-9]{1,18}", flags.get("seed", "")):
+        raise StorageError(f"{file}: damaged: it has no seed")
+    return flags

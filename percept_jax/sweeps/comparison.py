@@ -15,12 +15,12 @@ class Outcome(NamedTuple):
         status: missing: not finished, or not begun.
         result: what result.json holds; None without one.
         git_sha, pack: of provenance.json: the commit that it ran with, and how many trials were stepped together; None: unknown.
-        error: why it failed.
+        error: why it failed, or what is damaged.
     """
 
     seed: int
     path: Path
-    status: Literal["done", "diverged", "failed", "missing"]
+    status: Literal["done", "diverged", "failed", "damaged", "missing"]
     result: Mapping[str, Any] | None = None
     git_sha: str | None = None
     pack: int | None = None
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     Attributes:
         values: metric of each trial that is done, by seed.
-        planned, diverged, failed: trials; `len(values)` are done, the rest are missing.
+        planned, diverged, failed, damaged: trials; `len(values)` are done, the rest are missing.
         mean, sd: of the values (sd: with n - 1).
         paired: seeds that both this arm and the baseline have values of.
         difference, low, high: mean of the paired differences to the baseline, and its 95 % t interval.
@@ -68,6 +68,7 @@ class Row(NamedTuple):
     seconds: float | None
     changed: Mapping[str, str]
     flags: Mapping[str, str] = MappingProxyType({})
+    damaged: int = 0
 
 
 class Comparison(NamedTuple):

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from percept_jax.errors import Interrupted, PerceptError
+from percept_jax import files
+from percept_jax.errors import Interrupted, PerceptError, StorageError
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import MARK, POLL
@@ -37,16 +38,21 @@ def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> Non
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         codes = [worker.wait() for worker in workers]
+    if 3 in codes:
+        raise StorageError(_last_line(logs[codes.index(3)], 3))
     if 0 not in codes:
-        said = (logs[0].read_text().strip() or f"it ended with status {codes[0]}").splitlines()[-1]
-        raise PerceptError(f"no worker came to the end; the first one: {said}")
+        raise PerceptError(f"no worker came to the end; the first one: {_last_line(logs[0], codes[0])}")
     for i, code in enumerate(codes):
         if code:
             board.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
 
 
+def _last_line(log: Path, code: int) -> str:
+    """What a worker said last."""
+    return (log.read_text(errors="replace").strip() or f"it ended with status {code}").splitlines()[-1]
+
+
 def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> subprocess.Popen:
-    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "percept_jax", *arguments]
     environment = {**os.environ, MARK: str(number)}
     if gpus := _gpus():
@@ -55,8 +61,9 @@ def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> su
     share = cores[number % len(cores) :: min(workers, len(cores))]
     try:
         os.sched_setaffinity(0, share if not gpus else cores)  # it inherits them: two that share all cores are slower
-        with open(log, "w") as file:
-            return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        with files.open_log(log) as file:
+            # It ends when this process does, however that ends: see `signals.end_with_parent`.
+            return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.PIPE)
     finally:
         os.sched_setaffinity(0, cores)
 

@@ -1,13 +1,17 @@
 """A sweep from its file to its table: what is not finished is run, all of it is compared."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from percept_jax import deletion
+from percept_jax.console import is_terminal, say
 from percept_jax.errors import PerceptError
+from percept_jax.files import locked
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import compare, crew, statistics, tables
 from percept_jax.sweeps.board import Board
@@ -15,6 +19,8 @@ from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import Worker, is_worker
 from percept_jax.training.run_dir import flag_text
+
+_TABLES = re.compile(r"table\.(md|tex|csv)|report\.html|[\w-]+\.png")  # under the lock "tables"
 
 
 def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
@@ -61,17 +67,23 @@ def _finish(sweep: Sweep) -> dict[str, Any]:
     lost = [setup for setup in sweep.setups if sweep.lost(setup)]
     for setup in sweep.setups if sweep.spec.candidates else ():
         if tuned := sweep.tuned(setup):
-            print(f"{setup.name}: tuned to {_chosen(setup, tuned)}")
-    found = show(compare.load([sweep.folder]), sweep.folder)
+            say(f"{setup.name}: tuned to {_chosen(setup, tuned)}")
+    with locked(sweep.folder / ".locks" / "tables", wait=True, folder=sweep.folder) as lock:
+        deletion.delete_temporaries(lock, sweep.folder, _TABLES)
+        found = show(compare.load([sweep.folder]), sweep.folder)
     trials = {t.id: t for arm in sweep.arms().values() for t in arm.values() if t}
     failed = [error["error"] for trial, error in sweep.failures().items() if trial in trials and not sweep.result(trials[trial])]
+    damaged = [fault for trial in trials.values() if (fault := sweep.damaged(trial))]
+    if damaged:
+        again = "delete it, and the same command writes it again"
+        raise PerceptError(f"{len(damaged)} of {len(trials)} trials are damaged ({damaged[0]}); {again}")
     if failed:
         raise PerceptError(f"{len(failed)} of {len(trials)} trials failed ({failed[0]}); the same command tries them again")
     if lost:
         raise PerceptError(f"{lost[0].name}: no trial of its tuning was finished well")
     left = sum(not t or not sweep.result(t) for arm in sweep.arms().values() for t in arm.values())
     if left:
-        print(f"{left} trials are left to other shards, or wait for what they tune; the same command goes on")
+        say(f"{left} trials are left to other shards, or wait for what they tune; the same command goes on")
     else:
         sweep.forget_packs()
     return found
@@ -93,11 +105,11 @@ def _chosen(setup: Setup, tuned: Setup) -> str:
 def show(loaded: compare.Sweep, folder: Path) -> dict[str, Any]:
     """Prints a comparison, and writes its tables, its pictures and report.html into a folder; the same for programs."""
     found = statistics.compare(*loaded)
-    print(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if sys.stdout.isatty() else 130))
+    say(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if is_terminal(sys.stdout) else 130))
     written = tables.write(found, folder)
     from percept_jax.sweeps import report  # imports for a second
 
     written += report.write(found, loaded.arms, folder)
-    print("\n".join(str(path) for path in written if path.suffix != ".png"))
+    say("\n".join(str(path) for path in written if path.suffix != ".png"))
     rows = [row._asdict() for row in found.rows]
     return {"sweep_dir": str(folder), **json.loads(json.dumps({**found._asdict(), "rows": rows}))}

@@ -138,6 +138,7 @@ def _row(arm: Arm, base: Arm, metric: str) -> Row:
         planned=len(arm.outcomes),
         diverged=status["diverged"],
         failed=status["failed"],
+        damaged=status["damaged"],
         mean=_mean(list(values.values())),
         sd=float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None,
         paired=len(paired),
@@ -201,6 +202,9 @@ def _of_trials(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
     status = Counter(outcome.status for outcome in outcomes)
     if status["diverged"]:
         yield f"{_count(status['diverged'], 'trial')} of {len(outcomes)} diverged, and not in the means."
+    if status["damaged"]:
+        fault = next(outcome.error for outcome in outcomes if outcome.status == "damaged")
+        yield f"{_count(status['damaged'], 'trial')} of {len(outcomes)} damaged; the first: {fault.splitlines()[0]}"
     if status["failed"]:
         error = next((outcome.error for outcome in outcomes if outcome.status == "failed" and outcome.error), "unknown")
         yield f"{_count(status['failed'], 'trial')} of {len(outcomes)} failed; the first error: {error.splitlines()[0]}"

@@ -4,24 +4,30 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from percept_jax import files
+from percept_jax import deletion, files, records
 from percept_jax.checks import check_within, unknown
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.files import locked, read_json
+from percept_jax.files import locked
 from percept_jax.metrics import headline
 from percept_jax.ready import Ready, check, located
+from percept_jax.records import SWEEP, Failure, Plan, Result
 from percept_jax.request import SweepRequest
-from percept_jax.sweeps import plan, statistics
+from percept_jax.sweeps import plan, statistics, trial_dirs
+from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
-from percept_jax.sweeps.workers import Options, is_worker
+from percept_jax.sweeps.workers import Options, delete_pack, is_worker
 from percept_jax.training import evaluation, loop, parallel
 from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity
+
+MARK = "plan.json"  # says whose the folder is
+_FILES = ("sweep.flags", "failures.json", "table.md", "table.tex", "table.csv", "report.html")
+_FOLDERS = ("trials", "packs", ".locks", ".workers")
+_WRITTEN = re.compile(r"plan\.json|sweep\.flags")  # under the lock "plan"
 
 
 class Sweep:
@@ -112,18 +118,28 @@ class Sweep:
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
     def _refuse_strangers(self) -> None:
+        """Raises UsageError where the folder holds something else than this sweep. Touches nothing."""
         folder, at = self.folder, self.setups[0].origins.get("run_dir", self.request.file)
-        if folder.exists() and not folder.is_dir():
+        if not os.path.lexists(folder):
+            return
+        if not folder.is_dir():
             raise UsageError(f"{folder} is not a directory", "run_dir", at)
-        if (folder / "plan.json").exists() and not self.fresh:
-            other = read_json(folder / "plan.json")["file"]
-            if other != self._file:
-                raise UsageError(f"{folder} holds the sweep of {other}; choose another, or --fresh", "run_dir", at)
-        elif folder.exists() and not (folder / "plan.json").exists():
-            known = {"trials", "sweep.flags"}  # a start that was cut short
-            own = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name not in known]
-            if any(len(p.name) != 12 or not p.is_dir() for p in own):
-                raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
+        for name in (MARK, *_FILES, *_FOLDERS):
+            if (folder / name).is_symlink():
+                raise UsageError(f"{folder / name} is a link; a sweep writes there, and never through a link", "run_dir", at)
+        plan = self._mark()
+        if plan is None and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
+        if plan and not self.fresh and plan["file"] != self._file:
+            raise UsageError(f"{folder} holds the sweep of {plan['file']}; choose another, or --fresh", "run_dir", at)
+
+    def _mark(self) -> Plan | None:
+        """plan.json, None where there is none. Raises StorageError where it is damaged, or another program's."""
+        try:
+            return records.read_mark(self.folder / MARK, Plan, SWEEP)
+        except StorageError as error:
+            kept = "; nothing in the folder is deleted, choose another --run_dir" if self.fresh else ""
+            raise StorageError(f"{error}{kept}") from error
 
     def arms(self) -> dict[str, dict[int, Planned | None]]:
         """The trials of the table, by arm and seed; None where tuning has not yet found the setting."""
@@ -155,30 +171,45 @@ class Sweep:
         tried = plan.tuning([setup], self.spec.seeds, identity)[setup.name]
         return bool(setup.candidates) and self._settled(tried) and not self.tuned(setup)
 
-    def result(self, trial: Planned) -> dict[str, Any] | None:
-        """What a trial came to; None while it is not finished."""
-        path = self.folder / "trials" / trial.id / "result.json"
-        return read_json(path) if path.exists() else None
+    def result(self, trial: Planned) -> Result | None:
+        """What a trial came to; None while it is not finished, or where that is damaged."""
+        try:
+            return records.read_result(self.folder / "trials" / trial.id)
+        except StorageError:
+            return None
 
-    def failures(self) -> dict[str, Any]:
+    def damaged(self, trial: Planned) -> str:
+        """What is wrong with the files of a finished trial; nothing where all is well."""
+        try:
+            records.read_result(self.folder / "trials" / trial.id)
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    def failures(self) -> dict[str, Failure]:
         """By trial, what went wrong."""
-        return read_json(self.folder / "failures.json") if (self.folder / "failures.json").exists() else {}
+        return read_failures(self.folder)
 
     def programs(self, trials: Sequence[Planned]) -> list[plan.Program]:
         """The programs of trials."""
         return plan.programs(trials, self.steps)
 
     def write(self) -> None:
-        """Writes sweep.flags, and plan.json as far as it is known; takes over what other sweeps have finished."""
-        with locked(self.folder / ".locks" / "plan", wait=True):
-            path = self.folder / "plan.json"
-            share = not self.fresh
-            if self.fresh:
-                self._clear()
-                self.fresh = False  # from now on it goes on from what is there
-            old = read_json(path) if path.exists() else {"programs": {}, "share": share}
+        """Writes plan.json as far as it is known, and sweep.flags; takes over what other sweeps have finished."""
+        with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
+            self._refuse_strangers()  # once more, now that nobody else changes it
+            old = self._mark()
+            clearing = old is not None and (self.fresh or old["clearing"])
+            if clearing:
+                records.write(self.folder / MARK, {**old, "clearing": True})  # what is cut short goes on at the next start
+                trial_dirs.clear(lock)
+                old = None
+            share, self.fresh = not (self.fresh or clearing), False  # from now on it goes on from what is there
+            deletion.delete_temporaries(lock, self.folder, _WRITTEN)
             arms = self.arms()
             record = {
+                "format": SWEEP,
+                "clearing": False,
                 "name": self.request.name,
                 "file": self._file,
                 "metric": self.metric,
@@ -186,14 +217,14 @@ class Sweep:
                 "design": self.spec.design,
                 "arms": [self._arm(setup, arms[setup.name]) for setup in self.setups],
                 "tuning": {arm: [trial.id for trial in trials] for arm, trials in self.tuning().items()},
-                "share": old["share"],
-                "programs": old["programs"],
+                "share": old["share"] if old else share,
+                "programs": old["programs"] if old else {},
             }
+            records.write(self.folder / MARK, record)  # first: it marks the folder as a sweep's
             files.write_bytes(self.folder / "sweep.flags", self.request.text.encode())
-            files.write_json(path, record)
-            if old["share"]:
-                self._share([t for trials in arms.values() for t in trials.values() if t])
-                self._share([t for trials in self.tuning().values() for t in trials])
+            if record["share"]:
+                trial_dirs.share(lock, [t for trials in arms.values() for t in trials.values() if t])
+                trial_dirs.share(lock, [t for trials in self.tuning().values() for t in trials])
 
     def _arm(self, setup: Setup, trials: Mapping[int, Planned | None]) -> dict[str, Any]:
         experiment = next((t.experiment for t in trials.values() if t), setup.experiment)
@@ -206,50 +237,12 @@ class Sweep:
             "error": error,
         }
 
-    def _share(self, trials: Sequence[Planned]) -> None:
-        """Links to the run directories of trials that have been finished elsewhere: by other sweeps here, or alone."""
-        folder = self.folder / "trials"
-        folder.mkdir(exist_ok=True)
-        found: dict[str, list[Path]] = {}
-        for other in self.folder.resolve().parent.iterdir():
-            for path in (*_folders(other), *_folders(other / "trials")):
-                found.setdefault(path.name, []).append(path)
-        for trial in trials:
-            path = folder / trial.id
-            if path.is_symlink() and not (path / "result.json").exists():
-                path.unlink()  # to what is not there any more
-            elsewhere = next((other for other in found.get(trial.id, ()) if _finished(other, trial.id)), None)
-            if elsewhere and not path.exists():
-                path.symlink_to(os.path.relpath(elsewhere.resolve(), folder.resolve()))
-
     def forget_packs(self) -> None:
         """Deletes what was kept of packs on their way: every trial has its own checkpoint now."""
-        with locked(self.folder / ".locks" / "plan", wait=True):
-            shutil.rmtree(self.folder / "packs", ignore_errors=True)
-
-    def _clear(self) -> None:
-        for lock in (self.folder / ".locks").glob("*"):
-            with contextlib.ExitStack() as held:
-                if lock.name != "plan" and not held.enter_context(locked(lock)).held:
-                    raise StorageError(f"{self.folder}: another process works on this sweep")
-        for path in (self.folder / "trials").glob("[0-9a-f]" * 12):
-            path.unlink() if path.is_symlink() else shutil.rmtree(path)
-        shutil.rmtree(self.folder / "packs", ignore_errors=True)
-        for name in ("failures.json", "plan.json"):
-            (self.folder / name).unlink(missing_ok=True)
-
-
-def _folders(folder: Path) -> list[Path]:
-    """The run directories in a folder, by their names."""
-    try:
-        return [folder / name for name in os.listdir(folder) if re.fullmatch("[0-9a-f]{12}", name)]
-    except OSError:
-        return []
-
-
-def _finished(path: Path, trial: str) -> bool:
-    done = (path / "result.json").exists() and (path / "provenance.json").exists()
-    return done and read_json(path / "provenance.json")["identity"] == trial
+        with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
+            for folder in deletion.listed(self.folder / "packs"):
+                delete_pack(lock, folder)
+            deletion.delete_empty_folder(lock, self.folder / "packs")
 
 
 def options(given: Mapping[str, Any]) -> Options:

@@ -119,7 +119,7 @@ def cells(row: Row, metric: str) -> list[str]:
         mean += f" ± {_number(row.sd, metric)}"
     if row.low is not None:
         difference += f" [{_number(row.low, metric)}, {_number(row.high, metric)}]"
-    wrong = [f"{n} {word}" for n, word in ((row.diverged, "diverged"), (row.failed, "failed")) if n]
+    wrong = [f"{n} {word}" for n, word in ((row.diverged, "diverged"), (row.failed, "failed"), (row.damaged, "damaged")) if n]
     return [
         row.arm,
         mean,

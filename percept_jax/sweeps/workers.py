@@ -5,7 +5,7 @@ The kernel frees the lock of a process that has died, and another one goes on fr
 
 import contextlib
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,23 @@ from typing import Any, NamedTuple
 
 import jax
 
-from percept_jax import files, ready
+from percept_jax import deletion, ready, records
 from percept_jax.data.dataset import Dataset
-from percept_jax.errors import Busy, Interrupted, PerceptError, first_line
+from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line, is_of_the_disk
 from percept_jax.experiment import Experiment
-from percept_jax.files import Lock, locked, read_json
+from percept_jax.files import Lock, locked
+from percept_jax.records import SWEEP, Failure, Plan
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
+from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Cut, Program, cut
-from percept_jax.training import loop, parallel
+from percept_jax.training import checkpoint, loop, parallel
 from percept_jax.training.parallel import Functions
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
 POLL = 0.5  # seconds between looks at what other workers do
+_FAILURES = re.compile(r"failures\.json")
 MARK = "PERCEPT_WORKER"  # in the environment of a process that `crew` has started: its number
 
 
@@ -50,9 +53,16 @@ def is_worker() -> bool:
     return MARK in os.environ
 
 
+def delete_pack(lock: Lock, folder: Path) -> None:
+    """Deletes the checkpoints of a pack that is over, and the folder if nothing else is in it."""
+    deletion.delete_temporaries(lock, folder, checkpoint.NAME)
+    deletion.delete_matching(lock, folder, checkpoint.NAME)
+    deletion.delete_empty_folder(lock, folder)
+
+
 def _said(error: Exception) -> str:
-    """An error in one line. Raises it again where it is no fault: a signal came."""
-    if isinstance(error, Interrupted):
+    """An error in one line. Raises it again where it is no trial's fault: a signal came, or the disk is full."""
+    if isinstance(error, Interrupted) or is_of_the_disk(error):
         raise error
     return first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
 
@@ -81,7 +91,7 @@ class Worker:
                 if program.key not in doubtful or all(p.key in doubtful for p in left):
                     progress |= self._work_on(program, doubtful)
                 if programs and all(p.key in doubtful for p in programs) and not self._any_finished(programs):
-                    said = next(failure["error"] for failure in self._failures().values() if failure["time"] >= self._began)
+                    said = next(failure["error"] for failure in self._failures().values() if failure.get("time", 0) >= self._began)
                     raise PerceptError(f"the first trials of every program failed: {said}")
             self._look_out()
             if not progress:
@@ -94,7 +104,7 @@ class Worker:
 
     def _ours_left(self, program: Program) -> bool:
         """Whether some of a program's packs are this shard's and not settled, or it is not known yet which they are."""
-        record = read_json(self.folder / "plan.json")["programs"].get(program.key, {})
+        record = self._plan()["programs"].get(program.key, {})
         packs = self._recorded(program, record)
         if set(self._left(program)) - {trial for pack in packs for trial in pack.trials}:
             return True
@@ -115,7 +125,15 @@ class Worker:
         """Does the packs of a program that nobody else does; whether there were any."""
         progress = False
         first = program.key not in doubtful
-        for number, pack in enumerate(self._packs(program)):
+        try:
+            packs = self._packs(program)
+        except Exception as error:
+            said = _said(error)
+            self._board.note(f"failed: {said}")
+            self._record_failures({trial: {"error": said, "time": time.time()} for trial in self._left(program)})
+            doubtful.add(program.key)
+            return False
+        for number, pack in enumerate(packs):
             if not self._mine(program, number) or not self._unsettled(pack.trials):
                 continue
             with locked(self.folder / ".locks" / pack.name, folder=self.folder / "packs" / pack.name) as lock:
@@ -152,9 +170,19 @@ class Worker:
             except Exception as error:
                 failed[trial] = {"error": _said(error), "time": time.time()}
                 self._board.note(f"failed again: {trial}: {failed[trial]['error']}")
-        with locked(self.folder / ".locks" / "failures", wait=True):
-            files.write_json(self.folder / "failures.json", self._failures() | failed)
+        self._record_failures(failed)
         return len(failed) < len(pack.trials)
+
+    def _record_failures(self, failed: Mapping[str, Failure]) -> None:
+        with locked(self.folder / ".locks" / "failures", wait=True, folder=self.folder) as lock:
+            deletion.delete_temporaries(lock, self.folder, _FAILURES)
+            records.write(self.folder / "failures.json", self._failures() | failed)
+
+    def _plan(self) -> Plan:
+        plan = records.read_mark(self.folder / "plan.json", Plan, SWEEP)
+        if plan is None:
+            raise StorageError(f"{self.folder / 'plan.json'}: there is no such file any more")
+        return plan
 
     def _run(self, program: Program, pack: Cut, lock: Lock) -> None:
         members = {trial.id: trial.experiment for trial in program.trials}
@@ -178,7 +206,8 @@ class Worker:
                 held=lock if pack.width > 1 else None,
                 pictures=False,
             )
-        shutil.rmtree(self.folder / "packs" / pack.name, ignore_errors=True)  # each trial has its own checkpoint now
+        if lock.folder.name == pack.name:
+            delete_pack(lock, lock.folder)  # each trial has its own checkpoint now
 
     def _dataset(self, key: str, experiment: Experiment) -> Dataset:
         """The data set of the program `key`; that of the last call is kept."""
@@ -206,7 +235,7 @@ class Worker:
         with locked(self.folder / ".locks" / program.key) as lock:
             if not lock.held:
                 return []
-            record = read_json(self.folder / "plan.json")["programs"].get(program.key, {})
+            record = self._plan()["programs"].get(program.key, {})
             packs = self._recorded(program, record)
             rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
             if rest:
@@ -215,9 +244,9 @@ class Worker:
                 entry = {"asked": self.options.pack, "milliseconds": measured, "width": width, "devices": devices}
                 entry["packs"] = [pack._asdict() for pack in packs]
                 with locked(self.folder / ".locks" / "plan", wait=True):
-                    plan = read_json(self.folder / "plan.json")
+                    plan = self._plan()
                     plan["programs"][program.key] = entry
-                    files.write_json(self.folder / "plan.json", plan)
+                    records.write(self.folder / "plan.json", plan)
             return packs
 
     def _width(self, program: Program, record: Mapping[str, Any], trials: int) -> tuple[int, dict[str, float], int]:
@@ -250,9 +279,8 @@ class Worker:
 
     def _unsettled(self, ids: Sequence[str]) -> list[str]:
         """Those without a result, which have not failed since this worker began."""
-        failed = {i for i, failure in self._failures().items() if failure["time"] >= self._began}
+        failed = {i for i, failure in self._failures().items() if failure.get("time", 0) >= self._began}
         return [i for i in ids if i not in failed and not (self._path(i) / "result.json").exists()]
 
-    def _failures(self) -> dict[str, Any]:
-        path = self.folder / "failures.json"
-        return read_json(path) if path.exists() else {}
+    def _failures(self) -> dict[str, Failure]:
+        return read_failures(self.folder)
