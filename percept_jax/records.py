@@ -14,7 +14,8 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, g
 from percept_jax import files
 from percept_jax.errors import StorageError
 
-RUN, SWEEP = "percept_jax run 1", "percept_jax sweep 1"  # the formats that a mark can carry
+# The formats that a mark can carry.
+RUN, SWEEP, COMPARISON = "percept_jax run 1", "percept_jax sweep 1", "percept_jax comparison 1"
 
 
 class Result(TypedDict):
@@ -168,10 +169,20 @@ def verify(folder: Path, name: str, content: bytes) -> None:
         raise StorageError(f"{folder / name}: damaged: not what the run wrote")
 
 
-def verify_all(folder: Path) -> None:
-    """Raises StorageError unless every file that a finished run's mark has a checksum of is as it was written."""
-    for name in read(folder / "provenance.json", Provenance).get("files", {}) if (folder / "provenance.json").exists() else ():
-        verify(folder, name, files.read_bytes(folder / name))
+def read_whole(folder: Path, ours: bool) -> tuple[Provenance | None, Result | None]:
+    """provenance.json and result.json of a run directory, None where there is none; of a finished run all else is looked at too.
+
+    Raises StorageError where one of its files is not what the run wrote, or, if it has to be `ours`, where its mark is not.
+    """
+    mark = folder / "provenance.json"
+    provenance = read_mark(mark, Provenance, RUN) if ours else read(mark, Provenance) if mark.exists() else None
+    result = read_result(folder)
+    if result and provenance:
+        for name in provenance.get("files", {}):
+            verify(folder, name, files.read_bytes(folder / name))
+    elif result and ours:
+        raise StorageError(f"{mark}: there is no such file any more")
+    return provenance, result
 
 
 def checked(value: Any, kind: Any, path: Path) -> Any:

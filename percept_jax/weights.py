@@ -3,6 +3,7 @@
 Python's pickles are never opened: they run what a file says.
 """
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from percept_jax.labels import in_a_line
 from percept_jax.torch_names import in_order, renamed, unwrapped
 from percept_jax.training.checkpoint import by_path, flatten
 
+_FORMAT = "percept_jax weights 1"  # in the header of what `save` writes
 SHOWN = 8  # leaves that a message names before it counts the rest
 
 # What to do about a fault, by its kind.
@@ -30,14 +32,31 @@ _ADVICE = {
 def save(path: Path, variables: Mapping[str, Any]) -> None:
     """Writes variables under names like "params/conv1/kernel", in the dtypes that they have.
 
-    Raises UsageError where `path` is a folder, or nothing can be made there, StorageError where the disk refuses.
+    Raises UsageError where `path` is a folder, or a file that this function has not written, or nothing can be made there;
+    StorageError where the disk refuses.
     """
     from safetensors.numpy import save
 
     path = paths.output_path(path, "to")
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give a file: --to=FILE.safetensors", "to")
-    files.write_bytes(path, save({name: np.asarray(array, order="C") for name, array in flatten(variables).items()}))
+    if os.path.lexists(path) and not _is_ours(path):
+        raise UsageError(f"{path} is there, and is no export; it is not replaced, choose another name", "to")
+    arrays = {name: np.asarray(array, order="C") for name, array in flatten(variables).items()}
+    files.write_bytes(path, save(arrays, {"format": _FORMAT}))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one that `save` has written."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.is_symlink() or not path.is_file():
+            return False
+        with safe_open(path, "numpy") as file:
+            return (file.metadata() or {}).get("format") == _FORMAT
+    except (OSError, SafetensorError):
+        return False
 
 
 def read(path: Path) -> dict[str, np.ndarray]:

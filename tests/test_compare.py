@@ -469,9 +469,7 @@ def test_a_damaged_trial_costs_itself_and_is_counted(tmp_path, file, content):
         return
     assert [(row.damaged, row.values) for row in c.rows] == [(1, {1: 0.8})]
     assert "1/2 (1 damaged)" in tables.markdown(c)
-    assert any(note.startswith(f"baseline: 1 trial of 2 damaged; the first: {sweep}/trials/a0/{file}: ") for note in c.notes), (
-        c.notes
-    )
+    assert any(note.startswith(f"1 trial of 2 damaged; the first: {sweep}/trials/a0/{file}: ") for note in c.notes), c.notes
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5", "null", '{"name": "x"}', "[" * 100_000])

@@ -148,13 +148,14 @@ FAULTS = [
     ({"x_train": np.ones((2, 3, 1))}, "no y_train; without it, give --ahead or --horizon"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(3, int)}, r"y_train is int64 \[3\]"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "len_train": [3, 4]}, "len_train is not a whole number"),
-    ({"x_train": np.full((2, 3, 1), np.nan), "y_train": np.zeros(2, int)}, "x_train has a number that is not finite"),
-    ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, 5]), "classes": np.array(["a", "b"])}, "a label 5"),
+    ({"x_train": np.full((2, 3, 1), np.nan), "y_train": np.zeros(2, int)}, r"x_train\[0, 0, 0\] is nan, not a finite number"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, 5]), "classes": np.array(["a", "b"])},
+     r"y_train\[1\] is 5, not from 0 to 1"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "x_test": np.ones((2, 3, 2)), "y_test": [0, 0]}, "differ"),
-    ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, -1])}, r"y_train is int64 \[2\], not labels"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, -1])}, r"y_train\[1\] is -1, not from 0"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.full((2, 3), -1)}, "train has no target"),
-    ({"x_train": np.full((2, 3), -1), "y_train": np.zeros(2, int)}, "x_train has a token -1"),
-    ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "allow_pickle"),
+    ({"x_train": np.full((2, 3), -1), "y_train": np.zeros(2, int)}, r"x_train\[0, 0\] is -1, not from 0"),
+    ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "Python's objects, which are not read"),
 ]  # fmt: skip
 
 

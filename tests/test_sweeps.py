@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from test_run import assert_same_bits, last_arrays, logged, read_metrics
 
-from percept_jax import plots
+from percept_jax import plots, records
 from percept_jax.__main__ import main
-from percept_jax.sweeps import report
+from percept_jax.sweeps import report, workers
 from percept_jax.sweeps.plan import Cut
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
@@ -243,14 +243,14 @@ def test_a_pack_leaves_nothing_behind(write, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(shutil, "rmtree", die)
+        patched.setattr(workers, "delete_pack", die)
         with pytest.raises(KeyboardInterrupt):
             sweep(path, folder, "--pack=2")
     assert len(finished_at(folder)) == 2
     assert list(folder.glob("packs/*/step_*"))
     second = Cut(**next(iter(read_plan(folder)["programs"].values()))["packs"][1])
     (folder / "packs" / second.name).mkdir()
-    (folder / "packs" / second.name / ".step_000000010.safetensors.123").write_text("half")
+    (folder / "packs" / second.name / ".step_000000010.safetensors.123.percept-part").write_text("half")
     run(path, folder, "--pack=2")
     assert len(finished_at(folder)) == 4
     assert not list(folder.glob("packs/*"))
@@ -718,7 +718,7 @@ def test_kills_at_any_moment_change_nothing(write, tmp_path, pack):
 
     straight.mkdir(parents=True)  # the widths that were measured: another time they may be others
     programs = {key: {**p, "packs": []} for key, p in read_plan(killed)["programs"].items()}
-    (straight / "plan.json").write_text(json.dumps(read_plan(killed) | {"programs": programs}))
+    records.write(straight / "plan.json", read_plan(killed) | {"programs": programs})
     Command(path, straight, f"--pack={pack}").ends()
     assert_same_trials(straight, killed)
 

@@ -15,13 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
+from percept_jax.data import npz
 from percept_jax.data.dataset import Dataset, Info
-from percept_jax.errors import DataError, UsageError
+from percept_jax.errors import DataError, UsageError, first_line
+from percept_jax.paths import input_file
 
+MOST_TOKENS = 65_536  # different ones, where there are not more tokens than that
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")
 UNKNOWN = "<unk>"
 
@@ -70,8 +72,8 @@ def load(name: str, data_dir: Path, reading: Reading) -> Dataset:
     path, kind = path_of(name, data_dir), name.split(":")[0]
     try:
         parts, info = READERS[kind](path, reading)
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise DataError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: {first_line(error)}") from error
     for split, part in parts.items():
         if not (part.targets >= 0 if info.classes else ~np.isnan(part.targets)).any():
             raise DataError(f"{path}: {split} has no target")
@@ -89,11 +91,14 @@ def read_examples(path: Path) -> list[np.ndarray]:
 
     Raises UsageError where there is none.
     """
+    path = input_file(path)
     try:
-        arrays = _arrays(path)
-        x, lengths = arrays["x"], arrays.get("len")
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise UsageError(f"{path}: not an .npz file with an array x: {error}") from error
+        arrays = npz.read(path)
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    if "x" not in arrays:
+        raise UsageError(f"{path}: has no array x, but {', '.join(arrays) or 'nothing'}")
+    x, lengths = arrays["x"], arrays.get("len")
     if x.ndim < 2 or 0 in x.shape or (lengths is not None and not _are_lengths(lengths, x)):
         raise UsageError(f"{path}: x is {list(x.shape)}, not [examples, time(, features)] with a len from 1 to time for each")
     return [row if lengths is None else row[: lengths[i]] for i, row in enumerate(x)]
@@ -117,7 +122,9 @@ def _stack(arrays: Sequence[np.ndarray], fill: int) -> np.ndarray:
 
 
 def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
-    arrays = _arrays(path)
+    arrays = npz.read(path)
+    if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "USiu"):
+        raise ValueError(f"classes is {arrays['classes'].dtype} {list(arrays['classes'].shape)}, not a name for each class")
     names = [split for split in SPLITS if f"x_{split}" in arrays]
     if "train" not in names:
         raise ValueError(f"no x_train; it has {', '.join(arrays) or 'nothing'}")
@@ -129,22 +136,30 @@ def _read_npz(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     words = tuple(map(str, range(1 + max(int(p.inputs.max()) for p in parts.values())))) if tokens else ()
     classes: tuple[str, ...] = ()
     if np.issubdtype(parts["train"].targets.dtype, np.integer):
-        count = 1 + max(int(p.targets.max()) for p in parts.values())
-        if not count:
-            raise ValueError("train has no target")
-        classes = tuple(map(str, arrays.get("classes", range(count))))
-        if len(classes) < count:
-            raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
+        classes = _classes({split: part.targets for split, part in parts.items()}, arrays.get("classes"))
         if parts["train"].targets.ndim == 1:
             parts = {split: _spread(part) for split, part in parts.items()}
     return parts, Info((), classes, {}, kind="tokens" if tokens else "values", words=words)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("a single array, not an .npz file of named ones")
-        return {name: file[name] for name in file}
+def _classes(targets: Mapping[str, np.ndarray], names: np.ndarray | None) -> tuple[str, ...]:
+    """The classes' names, those of `names` or numbers. Raises ValueError for a label without a name, or that train has not."""
+    count = 1 + max(int(labels.max()) for labels in targets.values())
+    if not count:
+        raise ValueError("train has no target")
+    classes = tuple(range(count)) if names is None else tuple(names.tolist())
+    classes = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes)
+    if len(classes) < count:
+        raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
+    known = np.unique(targets["train"])
+    for split, labels in targets.items():
+        new = np.setdiff1d(labels[labels >= 0], known)
+        if len(new):
+            raise ValueError(f"{split} has a class {classes[new[0]]!r} that train has not")
+    if names is None and len(missing := np.setdiff1d(np.arange(count), known)):
+        hint = "; labels are 0 to classes - 1" if missing[0] == 0 and len(missing) == 1 else ", or give their names as classes"
+        raise ValueError(f"y_train has labels up to {count - 1}, but no {missing[0]}{hint}")
+    return classes
 
 
 def _are_lengths(lengths: np.ndarray, x: np.ndarray) -> bool:
@@ -167,25 +182,42 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, reading: Reading) ->
             raise ValueError(f"no y_{split}; without it, give --ahead or --horizon to forecast x_{split}")
         y = arrays[f"y_{split}"]
     labels = np.issubdtype(y.dtype, np.integer)
-    if (
-        len(y) != len(x)
-        or y.dtype.kind not in "fiu"
-        or y.ndim not in ((1, 2) if labels else (2, 3))
-        or (labels and y.min() < 1 - y.ndim)
-    ):
-        wanted = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
-        raise ValueError(f"y_{split} is {y.dtype} {list(y.shape)}, not {wanted}")
-    if tokens and x.min() < 0:
-        raise ValueError(f"x_{split} has a token {x.min()}; tokens are 0 to their number - 1")
-    for name, array in (("x", x), ("y", y)):
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}_{split} has a number that is not finite")
-    x, y = (array.astype(np.int32 if np.issubdtype(array.dtype, np.integer) else np.float32) for array in (x, y))
-    x[np.arange(x.shape[1]) >= lengths[:, None]] = 0  # also where a shorter series has its targets
-    if y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not reading.horizon:
-        # a target a step: none beyond the last one
-        y[np.arange(x.shape[1]) >= lengths[:, None]] = -1 if labels else np.nan
+    _check_targets(f"y_{split}", y, x)
+    real = np.arange(x.shape[1]) < lengths[:, None]  # beyond is padding, which may be anything
+    a_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not reading.horizon
+    if tokens:
+        most = max(MOST_TOKENS, x.size) - 1
+        x = npz.to_int32(np.where(real, x, 0), f"x_{split}", 0, most)
+    else:
+        x = npz.to_float32(x, f"x_{split}", real[:, :, None])
+    if labels:
+        names = arrays.get("classes")
+        most = (len(names) if names is not None else y.size) - 1
+        y = npz.to_int32(np.where(real, y, -1) if a_step else y, f"y_{split}", 1 - y.ndim, most)
+    else:
+        y = npz.to_float32(y, f"y_{split}", real[:, :, None] if a_step else None)
+    x[~real] = 0  # also where a shorter series has its targets
+    if a_step:
+        y[~real] = -1 if labels else np.nan  # a target a step: none beyond the last one
     return Part(x, y, lengths)
+
+
+def _check_targets(name: str, y: np.ndarray, x: np.ndarray) -> None:
+    """Raises ValueError unless there is a target of a kind that can be learned for each example."""
+    labels = np.issubdtype(y.dtype, np.integer)
+    if len(y) == len(x) and y.dtype.kind in "fiu" and y.ndim in ((1, 2) if labels else (2, 3)):
+        if labels and y.ndim == 2 and y.shape[1] == 1 != x.shape[1]:
+            raise ValueError(f"{name} is {y.dtype} {list(y.shape)}: for a label an example make it [examples], {name}[:, 0]")
+        return
+    hint = ""
+    if y.dtype.kind in "SU":
+        hint = f"; labels are numbers: classes, {name} = numpy.unique(names, return_inverse=True)"
+    elif y.dtype.kind == "f" and y.ndim == 1:
+        hint = f"; for labels make it whole numbers, {name}.astype(int), for values [examples, 1], {name}[:, None]"
+    elif y.ndim and len(y) != len(x):
+        hint = f"; there are {len(x)} examples"
+    wanted = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
+    raise ValueError(f"{name} is {y.dtype} {list(y.shape)}, not {wanted}{hint}")
 
 
 def _forecast(x: np.ndarray, lengths: np.ndarray, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,10 +246,10 @@ def _spread(part: Part) -> Part:
 
 def _read_tagged(path: Path, reading: Reading) -> tuple[dict[str, Part], Info]:
     content = json.loads(path.read_text())
-    if not isinstance(content, dict) or "train" not in content or (odd := set(content) - set(SPLITS)):
-        raise ValueError(
-            f"not {{'train': sentences, 'test': ...}}{f', but {sorted(odd)[0]}' if isinstance(content, dict) else ''}"
-        )
+    if not isinstance(content, dict) or "train" not in content:
+        raise ValueError("not {'train': sentences, 'test': ...}")
+    if odd := sorted(set(content) - set(SPLITS)):
+        raise ValueError(f"not {{'train': sentences, 'test': ...}}, but {odd[0]!r}")
     for split, sentences in content.items():
         if not isinstance(sentences, list) or not sentences:
             raise ValueError(f"{split} is not a list of sentences")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from percept_jax import checks, files, records
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.metrics import headline
-from percept_jax.records import Plan, Provenance
+from percept_jax.records import SWEEP, Plan
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.statistics import better, changed, value
@@ -78,7 +78,7 @@ def _read_sweep(path: Path) -> Sweep:
     arms = []
     for arm in plan["arms"]:
         outcomes = [
-            _outcome(int(seed), path / "trials" / trial, failures.get(trial))
+            _outcome(int(seed), path / "trials" / trial, failures.get(trial), plan.get("format") == SWEEP)
             if trial
             else Outcome(int(seed), path, "failed" if arm.get("error") else "missing", error=arm.get("error", ""))  # not tuned
             for seed, trial in arm["trials"].items()
@@ -113,12 +113,9 @@ def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
     return ["baseline", *names[1:]]
 
 
-def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None) -> Outcome:
+def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None, ours: bool = False) -> Outcome:
     try:
-        provenance = records.read(path / "provenance.json", Provenance) if (path / "provenance.json").exists() else None
-        result = records.read_result(path)
-        if result:
-            records.verify_all(path)
+        provenance, result = records.read_whole(path, ours)
     except StorageError as error:
         return Outcome(seed, path, "damaged", error=str(error))
     starts = [provenance, *provenance.get("restarts", [])] if provenance else []

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from percept_jax import deletion
+from percept_jax import deletion, records
 from percept_jax.console import is_terminal, say
-from percept_jax.errors import PerceptError
+from percept_jax.errors import PerceptError, UsageError
 from percept_jax.files import locked
+from percept_jax.records import COMPARISON, SWEEP, Plan
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import compare, crew, statistics, tables
 from percept_jax.sweeps.board import Board
@@ -20,7 +21,7 @@ from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import Worker, is_worker
 from percept_jax.training.run_dir import flag_text
 
-_TABLES = re.compile(r"table\.(md|tex|csv)|report\.html|[\w-]+\.png")  # under the lock "tables"
+_TABLES = re.compile(r"table\.(md|tex|csv)|report\.html|curves\.png|metric_[a-z0-9_]+\.png")  # under the lock "tables"
 
 
 def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
@@ -102,9 +103,24 @@ def _chosen(setup: Setup, tuned: Setup) -> str:
     return ", ".join(told)
 
 
+def _claim(folder: Path) -> None:
+    """Marks a folder as one that tables are written to. Raises UsageError where there are such files of somebody else."""
+    if records.read_mark(folder / "plan.json", Plan, SWEEP):
+        return
+    mark = folder / "comparison.json"
+    if records.read_mark(mark, dict, COMPARISON) is None:
+        there = [path.name for path in deletion.listed(folder) if _TABLES.fullmatch(path.name)]
+        if there:
+            raise UsageError(
+                f"{folder / there[0]} was written by something else, and is not replaced; choose another folder", "to"
+            )
+        records.write(mark, {"format": COMPARISON})
+
+
 def show(loaded: compare.Sweep, folder: Path) -> dict[str, Any]:
     """Prints a comparison, and writes its tables, its pictures and report.html into a folder; the same for programs."""
     found = statistics.compare(*loaded)
+    _claim(folder)
     say(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if is_terminal(sys.stdout) else 130))
     written = tables.write(found, folder)
     from percept_jax.sweeps import report  # imports for a second

@@ -179,9 +179,9 @@ class Sweep:
             return None
 
     def damaged(self, trial: Planned) -> str:
-        """What is wrong with the files of a finished trial; nothing where all is well."""
+        """What is wrong with the files of a trial; nothing where all is well."""
         try:
-            records.read_result(self.folder / "trials" / trial.id)
+            records.read_whole(self.folder / "trials" / trial.id, ours=True)
         except StorageError as error:
             return str(error)
         return ""

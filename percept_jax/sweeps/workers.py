@@ -91,7 +91,8 @@ class Worker:
                 if program.key not in doubtful or all(p.key in doubtful for p in left):
                     progress |= self._work_on(program, doubtful)
                 if programs and all(p.key in doubtful for p in programs) and not self._any_finished(programs):
-                    said = next(failure["error"] for failure in self._failures().values() if failure.get("time", 0) >= self._began)
+                    failures = self._failures().values()
+                    said = next(failure["error"] for failure in failures if failure.get("time", 0) >= self._began)
                     raise PerceptError(f"the first trials of every program failed: {said}")
             self._look_out()
             if not progress:
