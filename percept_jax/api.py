@@ -216,6 +216,8 @@ def run(
         begun = not experiment.fresh and bool(checkpoint.steps(path / "checkpoints"))
         found = check(experiment, data and select(experiment, arrays.describe(*data)), begun)
         loop.choose_devices(experiment, found.info)
+        for line in found.notes:
+            report.note(line)
         dataset = found.load(report.note) if data is None else arrays.load(found.info, *data, found.stored_size)
         run_dir = RunDir(path, experiment)
         try:

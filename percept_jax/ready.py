@@ -1,7 +1,7 @@
 """Whether an experiment can be run: its data set, the size of its images and its weights, before anything is written."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +20,21 @@ from percept_jax.training.step import init_state
 
 
 class Ready(NamedTuple):
-    """An experiment that can be trained as far as one can tell: its data set, what its model sees, pixels a side as stored."""
+    """An experiment that can be trained as far as one can tell.
+
+    Attributes:
+        experiment: what is to be run.
+        info: of its data set.
+        shape: what its model sees.
+        stored_size: pixels a side as images are stored.
+        notes: what a person should know of it, a line each.
+    """
 
     experiment: Experiment
     info: Info
     shape: tuple[int, ...]
     stored_size: int
+    notes: tuple[str, ...] = ()
 
     @property
     def data_key(self) -> str:
@@ -59,7 +68,17 @@ def check(experiment: Experiment, info: Info | None = None, begun: bool = False)
         extension.find(experiment, steps, experiment.validation_steps(examples))
     elif not begun:
         check_weights(experiment, info, shape)
-    return Ready(experiment, info, shape, stored)
+    return Ready(experiment, info, shape, stored, tuple(_notes(experiment, examples, steps)))
+
+
+def _notes(experiment: Experiment, examples: int, steps: int) -> Iterator[str]:
+    """What will happen that may not be meant."""
+    if experiment.batch(examples) > examples:
+        yield f"--batch_size={experiment.batch_size} is more than the {examples} examples to train on; a step sees some twice"
+    if experiment.warmup_steps > steps:
+        yield f"--warmup_steps={experiment.warmup_steps} is beyond the {steps} steps; the rate rises to the end"
+    if experiment.eval_every > steps:
+        yield f"--eval_every={experiment.eval_every} is beyond the {steps} steps; the run validates once, at its end"
 
 
 def located(experiment: Experiment, folder: Path) -> Experiment:

@@ -66,7 +66,7 @@ def writes_or_deletes(call):
         return owner != "files"
     values = [a.value for a in [*call.args, *(k.value for k in call.keywords)] if isinstance(a, ast.Constant)]
     modes = [text for text in values if isinstance(text, str) and re.fullmatch("[rwaxbt+]+", text)]
-    return called in ("open", "fdopen") and any(set(mode) & set("wa+") for mode in modes)
+    return called in ("open", "fdopen") and any(set(mode) & set("wa") for mode in modes)
 
 
 def test_two_modules_alone_write_and_delete_files():

@@ -6,7 +6,7 @@ import numpy as np
 
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.data.images import resize
-from percept_jax.errors import UsageError
+from percept_jax.errors import UsageError, first_line
 
 HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
 
@@ -16,7 +16,10 @@ def describe(images: np.ndarray, labels: np.ndarray) -> Info:
 
     Raises UsageError where they are something else, or are too few to be split in three.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    try:
+        images, labels = np.asarray(images), np.asarray(labels)
+    except (ValueError, OverflowError) as error:  # such as of rows of several lengths
+        raise UsageError(f"images and labels are no arrays: {first_line(error)}") from error
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or 0 in images.shape[1:]:
         hint = "" if images.dtype == np.uint8 else "; their values are to be 0 to 255"
         wanted = f"uint8 [examples, height, width(, channels)]{hint}"
@@ -26,8 +29,11 @@ def describe(images: np.ndarray, labels: np.ndarray) -> Info:
         raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
     if labels.max(initial=0) >= max(1, len(labels)):
         raise UsageError(f"label {labels.max()} among {len(labels)} images; labels are 0 to classes - 1")
-    classes = tuple(str(label) for label in range(labels.max(initial=0) + 1))
-    splits = {name: len(index) for name, index in _split(labels).items()}
+    classes = tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+    split = _split(labels)
+    if len(missing := np.setdiff1d(np.arange(len(classes)), labels[split["train"]])):
+        raise UsageError(f"labels go up to {len(classes) - 1}, but none is {missing[0]}; labels are 0 to classes - 1")
+    splits = {name: len(index) for name, index in split.items()}
     return Info((*images.shape[1:3], 1 if images.ndim == 3 else images.shape[3]), classes, splits)
 
 

@@ -61,11 +61,11 @@ class Input(NamedTuple):
             if not whole or not len(example) or not 0 <= example.min() <= example.max() < len(self.words):
                 raise UsageError(f"a sequence is {example.dtype} {list(example.shape)}, not tokens 0 to {len(self.words) - 1}")
         elif self.kind == "values":
-            if example.ndim != 2 or example.shape[1] != channels or not len(example) or not np.isfinite(example).all():
+            if example.ndim != 2 or example.shape[1] != channels or not len(example) or not _fits_float32(example):
                 raise UsageError(f"a sequence is {list(example.shape)}, not [time, {channels}] of finite numbers")
         elif self.kind == "points":
-            if example.shape != (channels,):
-                raise UsageError(f"a point is {list(example.shape)}, not [{channels}]")
+            if example.shape != (channels,) or not _fits_float32(example):
+                raise UsageError(f"a point is {list(example.shape)}, not [{channels}] of finite numbers")
         elif example.ndim != 3 or example.dtype != np.uint8 or example.shape[-1] != channels:
             raise UsageError(f"an image is {example.dtype} {list(example.shape)}, not uint8 [height, width, {channels}]")
 
@@ -89,6 +89,11 @@ class Input(NamedTuple):
         return np.stack([resize(image, self.image_size, self.image_size) for image in stored]), None
 
 
+def _fits_float32(array: np.ndarray) -> bool:
+    """Whether an array is one of numbers, which are finite in float32."""
+    return array.dtype.kind in "fiub" and bool((np.abs(array.astype(np.float64)) <= np.finfo(np.float32).max).all())
+
+
 def image_size(experiment: Experiment, info: Info) -> int:
     """Pixels a side that a model sees: --image_size, else what it was made for, else what the data set has; 0 for sequences.
 
@@ -101,6 +106,9 @@ def image_size(experiment: Experiment, info: Info) -> int:
         size = experiment.image_size or wanted or max(info.shape[:2])
         if not size:
             raise UsageError(f"{experiment.dataset} has images of several sizes: give the one to resize them to", "image_size")
+        for flag in ("random_crop", "cutout"):
+            if getattr(experiment, flag) > size:
+                raise UsageError(f"{getattr(experiment, flag)} pixels are more than the image has, which is {size} a side", flag)
         return size
     has = "points" if info.kind == "points" else "sequences"
     for flag in ("image_size", "stored_size", *Augmentation._fields, "mixup"):

@@ -5,7 +5,6 @@ same examples in the same order as one of TFDS's: it shuffles by a hash of the k
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import http.client
@@ -24,6 +23,7 @@ from percept_jax.data import authors, tfrecord
 from percept_jax.data.arrays import stratified_split
 from percept_jax.data.images import encode_png
 from percept_jax.errors import DataError, PerceptError, StorageError, UsageError, first_line
+from percept_jax.files import in_place, locked
 
 NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *authors.CIFAR)
 FILE_FORMATS = ("array_record", "tfrecord")  # for tfds.data_source, and for tfds.load
@@ -151,9 +151,7 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
     remotes = remote_files(name)
     files = _find(name, source, remotes) if source else {}
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with open(data_dir / f".{name}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(data_dir / f".{name}.lock", wait=True):
             if not _is_prepared(folder, file_format):
                 if not source:
                     files = {file: _download(remote, data_dir / "downloads" / name / file) for file, remote in remotes.items()}
@@ -212,19 +210,13 @@ def _download(remote: Remote, path: Path) -> Path:
     """A file from its authors, verified, where it is not there already. Raises UsageError where it cannot be had, DataError."""
     if path.exists() and _sha256(path) == remote.sha256:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")  # what a killed download leaves is never taken for the file
     sha256, size = hashlib.sha256(), 0
-    try:
-        with open(part, "wb") as file:
-            for block in _fetch(remote.url):
-                sha256.update(block)
-                size += len(block)
-                file.write(block)
+    with in_place(path) as part, open(part, "r+b") as file:  # what is cut short is never taken for the file
+        for block in _fetch(remote.url):
+            sha256.update(block)
+            size += len(block)
+            file.write(block)
         _check(remote.url, sha256.hexdigest(), size, remote)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -22,8 +22,8 @@ OPEN_FILES = 256  # of a data set in a thousand files: most systems let a proces
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> None:
-    """Writes a TFRecord file. Raises OSError."""
-    with open(path, "wb") as file:
+    """Writes a TFRecord file, which must not be there yet. Raises OSError."""
+    with open(path, "xb") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
             file.write(length + FOOTER.pack(_masked_crc(length)) + record + FOOTER.pack(_masked_crc(record)))
