@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from percept_jax import models, ready
+from percept_jax.console import is_terminal, say
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Info
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
@@ -26,24 +27,24 @@ def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict
 
     def show(name: str, hint: Any, default: Any, text: str, within: str = "") -> None:
         kind = " | ".join(get_args(hint)) if get_origin(hint) is Literal else within
-        print(f"  --{name}={flag_text(default)}   {kind}".rstrip())
-        print(textwrap.fill(text, 100, initial_indent="      ", subsequent_indent="      "))
+        say(f"  --{name}={flag_text(default)}   {kind}".rstrip())
+        say(textwrap.fill(text, 100, initial_indent="      ", subsequent_indent="      "))
         shown[name] = default
 
-    print("Flags with their defaults. Usage: ./launch.sh alone prints it.")
+    say("Flags with their defaults. Usage: ./launch.sh alone prints it.")
     for group in dict.fromkeys(knob.group for knob in KNOBS.values()):
-        print(f"\n{group}")
+        say(f"\n{group}")
         for name, knob in KNOBS.items():
             if knob.group == group:
                 show(name, TYPES[name], DEFAULTS[name], knob.help, knob.within)
-    print()
+    say()
     for family in [[model]] if model else models.families():
         if own := models.knobs(family[0]):
-            print(textwrap.fill(f"model {', '.join(family)}" + ", with the defaults of the first" * (len(family) > 1), 100))
+            say(textwrap.fill(f"model {', '.join(family)}" + ", with the defaults of the first" * (len(family) > 1), 100))
             for knob in own:
                 show(knob.name, knob.type, knob.default, knob.help)
-            print()
-    print("command")
+            say()
+    say("command")
     for name, (default, text) in options.items():
         show(name, type(default), default, text)
     return {"flags": shown}
@@ -66,13 +67,15 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     examples = len(info.index["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
     path = str(run_path(experiment, name or ready.default_name(experiment)))
-    print(f"parameters     {found['parameters']:,}")
-    print(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
-    print(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
-    print(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
+    say(f"parameters     {found['parameters']:,}")
+    say(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
+    say(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
+    say(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
     if found["flops_per_step"]:
-        print(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
-    print(f"run directory  {path}")
+        say(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
+    say(f"run directory  {path}")
+    for line in ready.notes_of(experiment, examples, steps):
+        say(line)
     return {"flags": table, **found, "steps": steps, "programs": 1, "devices": len(devices), "run_dir": path}
 
 
@@ -80,7 +83,7 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
     values = {name: getattr(experiment, name) for name in KNOBS} | experiment.science()
     table = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
     for flag, row in table.items():
-        print(f"--{flag + '=' + flag_text(row['value']):<44} {row['origin']}")
+        say(f"--{flag + '=' + flag_text(row['value']):<44} {row['origin']}")
     return table
 
 
@@ -88,8 +91,8 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
     program = make_program(experiment, info.task)
     example = jnp.zeros((1, *shape), jnp.int32 if info.words else jnp.float32)
-    console = {"width": 130, "force_terminal": sys.stdout.isatty()}
-    print(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
+    console = {"width": 130, "force_terminal": is_terminal(sys.stdout)}
+    say(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)

@@ -237,6 +237,18 @@ class Experiment:
         values = {name: getattr(self, name) for name, knob in KNOBS.items() if knob.role != "infra"}
         return values | {k.name: self.knobs.get(k.name, k.default) for k in models.knobs(self.model)}
 
+    def idle(self) -> list[str]:
+        """Flags that are set, and that another one keeps from doing anything: a line each."""
+        reasons = {
+            "beta2": ("optimizer", ("adam", "adamw", "rmsprop")),
+            "epsilon": ("optimizer", ("adam", "adamw", "rmsprop")),
+            "decay_rate": ("schedule", ("step", "exponential")),
+            "decay_at": ("schedule", ("step",)),
+        }
+        set_here = [name for name in reasons if getattr(self, name) != DEFAULTS[name]]
+        idle = [(name, by) for name in set_here for by, ones in [reasons[name]] if getattr(self, by) not in ones]
+        return [f"--{name} does nothing under --{by}={getattr(self, by)}" for name, by in idle]
+
     def chosen(self) -> dict[str, Any]:
         """The part of `science()` that is not the default: a knob added tomorrow leaves today's runs their identity."""
         defaults = DEFAULTS | {k.name: k.default for k in models.knobs(self.model)}

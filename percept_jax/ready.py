@@ -68,11 +68,12 @@ def check(experiment: Experiment, info: Info | None = None, begun: bool = False)
         extension.find(experiment, steps, experiment.validation_steps(examples))
     elif not begun:
         check_weights(experiment, info, shape)
-    return Ready(experiment, info, shape, stored, tuple(_notes(experiment, examples, steps)))
+    return Ready(experiment, info, shape, stored, tuple(notes_of(experiment, examples, steps)))
 
 
-def _notes(experiment: Experiment, examples: int, steps: int) -> Iterator[str]:
+def notes_of(experiment: Experiment, examples: int, steps: int) -> Iterator[str]:
     """What will happen that may not be meant."""
+    yield from experiment.idle()
     if experiment.batch(examples) > examples:
         yield f"--batch_size={experiment.batch_size} is more than the {examples} examples to train on; a step sees some twice"
     if experiment.warmup_steps > steps:

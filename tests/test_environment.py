@@ -11,7 +11,8 @@ ARGUMENTS = ["--model=linear", "--steps=2", "--devices=1"]
 
 @pytest.mark.parametrize(("name", "value"), [
     ("JAX_NUM_CPU_DEVICES", "abc"), ("JAX_NUM_CPU_DEVICES", "-1"), ("JAX_NUM_CPU_DEVICES", "0"),
-    ("JAX_NUM_CPU_DEVICES", "1000000000"), ("JAX_NUM_CPU_DEVICES", "٣"), ("JAX_ENABLE_X64", "banana"), ("JAX_PLATFORMS", "nonsense"),
+    ("JAX_NUM_CPU_DEVICES", "1000000000"), ("JAX_NUM_CPU_DEVICES", "٣"), ("JAX_ENABLE_X64", "banana"),
+    ("JAX_PLATFORMS", "nonsense"),
     ("PERCEPT_WORKER", "first"), ("TFDS_DATA_DIR", "/etc/passwd"), ("XDG_CACHE_HOME", "/etc/passwd"),
 ])  # fmt: skip
 def test_a_setting_that_cannot_be_read_is_one_line(tmp_path, name, value):

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from percept_jax.console import say
 from percept_jax.describe import abstract_data
 from percept_jax.experiment import Experiment
 from percept_jax.sweeps import plan, widths
@@ -18,12 +19,14 @@ EXAMPLES = 1024  # of zeros, at most, take the place of a data set
 def dry_run(sweep: Sweep) -> dict[str, Any]:
     """Arms, trials, programs, what is done already, and an estimate of time from some steps of each program."""
     base, seeds = sweep.setups[0].experiment.science(), sweep.spec.seeds
-    print(f"{len(sweep.setups)} arms x {len(seeds)} seeds, compared by {sweep.metric}, in {sweep.folder}")
+    say(f"{len(sweep.setups)} arms x {len(seeds)} seeds, compared by {sweep.metric}, in {sweep.folder}")
     for setup in sweep.setups:
         science = setup.experiment.science()
         told = [f"--{name}={flag_text(value)}" for name, value in science.items() if value != base.get(name)]
         tuned = f"; tuned over {len(setup.candidates)} settings" if setup.candidates else ""
-        print(f"  {setup.name:<32} {' '.join(told)}{tuned}")
+        say(f"  {setup.name:<32} {' '.join(told)}{tuned}")
+    for line in dict.fromkeys(f"  {setup.name}: {line}" for setup in sweep.setups for line in setup.experiment.idle()):
+        say(line)
     tuning = [trial for trials in sweep.tuning().values() for trial in trials]
     known = {trial.id: trial for trial in (*tuning, *(t for arm in sweep.arms().values() for t in arm.values() if t))}
     done = sum(sweep.result(trial) is not None for trial in known.values())
@@ -35,11 +38,11 @@ def dry_run(sweep: Sweep) -> dict[str, Any]:
         total += seconds
         programs.append({"trials": len(program.trials), "left": len(left), "width": width, "seconds": round(seconds, 1)})
         at_once = f", {width} at a time, {seconds:.0f} s" if left else ""
-        print(f"  program {len(programs)}: {len(left)} of {len(program.trials)} trials left{at_once}")
-    print(f"{len(known)} trials, {done} done already, {len(programs)} programs")
-    print(f"about {total:.0f} s of training steps are left on one worker; compilation, validation and files come on top")
+        say(f"  program {len(programs)}: {len(left)} of {len(program.trials)} trials left{at_once}")
+    say(f"{len(known)} trials, {done} done already, {len(programs)} programs")
+    say(f"about {total:.0f} s of training steps are left on one worker; compilation, validation and files come on top")
     if waiting:
-        print(f"then {waiting} trials at most with the settings that tuning chooses")
+        say(f"then {waiting} trials at most with the settings that tuning chooses")
     return {"arms": len(sweep.setups), "trials": len(known), "done": done, "programs": programs, "seconds": round(total, 1)}
 
 
