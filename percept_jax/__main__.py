@@ -6,11 +6,20 @@ The only file that imports absl.
 import time
 
 BEGAN = time.time()  # before the imports, which are most of the start
-from percept_jax import signals
+import sys
+
+from percept_jax import environment, signals
+from percept_jax.console import say
+from percept_jax.errors import PerceptError, UsageError, first_line
 
 if __name__ == "__main__":
     signals.open_standard_streams()
     signals.listen()
+try:
+    environment.check()
+except UsageError as error:
+    say(str(error), error=True)
+    sys.exit(error.exit_code)
 
 import contextlib
 import dataclasses
@@ -18,19 +27,17 @@ import functools
 import itertools
 import json
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 from absl import flags
 
 from percept_jax import models
-from percept_jax.checks import check_type, is_union, said, unknown
-from percept_jax.console import say
-from percept_jax.errors import PerceptError, UsageError, first_line
+from percept_jax.checks import check_type, is_union, number, said, short, unknown
 from percept_jax.experiment import DEFAULTS, TYPES, Experiment
 from percept_jax.flagfile import COMMAND_LINE, Setting, expand
+from percept_jax.labels import in_a_line
 from percept_jax.request import Request, SweepRequest
 from percept_jax.sweeps import spec
 from percept_jax.sweeps.parse import understand
@@ -56,28 +63,35 @@ OPTIONS: dict[str, tuple[Any, str]] = {
 }
 
 
-class _Numbers(flags.ArgumentParser):
-    """A list such as 300,100; or, where words are given, one number or one of them."""
+class _Typed(flags.ArgumentParser):
+    """A value of a declared type, as a person writes it: a number, a list such as 300,100, or a number or one of some words."""
 
-    def __init__(self, kind: type, words: Sequence[str] = ()):
-        self._kind, self._words = kind, words
+    def __init__(self, hint: Any):
+        self._hint = hint
 
     def parse(self, argument: str) -> Any:
-        if self._words:
-            return argument if argument in self._words else self._kind(argument)
-        return tuple(map(self._kind, argument.split(","))) if argument else ()
+        kinds = get_args(self._hint)
+        if not kinds:
+            return number(argument, self._hint)
+        try:
+            if not is_union(self._hint):
+                return tuple(number(text, kinds[0]) for text in argument.split(",")) if argument else ()
+            return argument if argument in get_args(kinds[1]) else number(argument, kinds[0])
+        except UsageError as error:
+            raise UsageError(f"{short(argument)} is not {said(self._hint)}: {error}") from error
 
 
 def parse(args: Sequence[str]) -> Request | SweepRequest:
     """Understands a command line. Raises UsageError, with the place of the fault."""
     booleans = {n for n, (default, _) in OPTIONS.items() if default is False} | {n for n, t in TYPES.items() if t is bool}
     booleans |= {k.name for model in models.MODELS for k in models.knobs(model) if k.type is bool}
-    words, settings = expand(["--help" if arg == "-h" else arg for arg in args], booleans | {"no" + name for name in booleans})
-    file = next((arg for arg in args if arg.endswith((".flags", ".sweep")) and not arg.startswith("-")), "")
+    bare = booleans | {"no" + name for name in booleans}
+    words, settings, file = expand(["--help" if arg == "-h" else arg for arg in args], bare)
     if words[:1] == [file] or any(setting.name == "sweep" for setting in settings):
         return understand(args, words, settings, file, _understand, OPTIONS, booleans)
     for one, other in itertools.pairwise(settings):
-        if one.name == other.name and one.text != other.text and one.origin == other.origin == COMMAND_LINE:
+        differ = one.name == other.name and None not in (one.text, other.text) and one.text != other.text
+        if differ and one.origin == other.origin == COMMAND_LINE:
             said = f"{one.text} and {other.text}, one after the other, as a shell makes of braces; a sweep wants --sweep"
             raise UsageError(said, one.name, COMMAND_LINE)
     experiment, options, origins = _understand(settings)
@@ -97,7 +111,9 @@ def _understand(settings: Sequence[Setting]) -> tuple[Experiment, dict[str, Any]
         values[name], origins[name] = value, setting.origin
         other = {"epochs": "steps", "steps": "epochs"}.get(name)  # the one said last takes the other's place
         if other and value:
-            values.pop(other, None), origins.pop(other, None)
+            replaced = bool(values.pop(other, None)) and origins.pop(other)
+            if replaced == setting.origin == COMMAND_LINE:
+                raise UsageError(f"give either --epochs or --steps; --{other} is on the command line too", name, COMMAND_LINE)
     knobs = {k.name: values.pop(k.name) for k in own if k.name in values}
     options = {name: values.pop(name, default) for name, (default, _) in OPTIONS.items()}
     return Experiment(**values, knobs=knobs), options, origins
@@ -114,15 +130,12 @@ def _name(file: str) -> str:
 def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
     """An absl flag of the right type for each name; defaults stay with the fields."""
     declared = flags.FlagValues()
-    define: dict[Any, Callable] = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool}
     for name, hint in hints.items():
-        if get_origin(hint) is tuple:
-            flags.DEFINE(_Numbers(get_args(hint)[0]), name, None, "", flag_values=declared)
-        elif is_union(hint):
-            number, words = get_args(hint)
-            flags.DEFINE(_Numbers(number, get_args(words)), name, None, "", flag_values=declared)
+        if hint in (int, float) or is_union(hint) or get_origin(hint) is tuple:
+            flags.DEFINE(_Typed(hint), name, None, "", flag_values=declared)
         else:
-            define.get(hint, flags.DEFINE_string)(name, None, "", flag_values=declared)
+            define = flags.DEFINE_bool if hint is bool else flags.DEFINE_string
+            define(name, None, "", flag_values=declared)
     return declared
 
 
@@ -137,24 +150,27 @@ def _known(model: str, module: Any) -> tuple[dict[str, Any], flags.FlagValues]:
 def _value(setting: Setting, model: str) -> tuple[str, Any]:
     """The flag's name (without a leading "no") and its value, parsed by absl and checked against its type."""
     hints, declared = _known(model, models.MODELS[model])
-    token = f"--{setting.name}" + ("" if setting.text is None else f"={setting.text}")
-    name = setting.name
-    if name not in hints and name.startswith("no") and hints.get(name[2:]) is bool:
-        name = name[2:]
-    try:
-        if name not in hints:
-            owned = any(name == k.name for other in models.MODELS for k in models.knobs(other))
-            message = models.foreign(name, model) if owned else unknown(f"--{name}", [f"--{known}" for known in hints])
-            raise UsageError(message, None if not owned else name)
-        if setting.text is None and hints[name] is not bool:
+    name, text, origin = setting
+    negated = name not in hints and name.startswith("no") and hints.get(name[2:]) is bool
+    name = name[2:] if negated else name
+    if name not in hints:
+        owned = any(name == k.name for other in models.MODELS for k in models.knobs(other))
+        if not owned:
+            raise UsageError(unknown(f"--{name}", [f"--{known}" for known in hints]), where=origin)
+        raise UsageError(models.foreign(name, model), name, origin)
+    with _located({name: origin}):
+        if negated and text is not None:
+            raise UsageError(f"write --{name}=true or --{name}=false; --no{name} takes no value", name)
+        if text is None and hints[name] is not bool:
             _needs_value(name)
-        declared(["percept_jax", token])
+        try:
+            declared(["percept_jax", f"--{setting.name}" + ("" if text is None else f"={text}")])
+        except (flags.Error, ValueError) as error:
+            raise UsageError(f"{short(text or '')} is not {said(hints[name])}", name) from error
+        except UsageError as error:  # of our parsers, which do not know whose value it is
+            error.flag = name
+            raise
         check_type(name, declared[name].value, hints[name])
-    except flags.Error as error:
-        raise UsageError(f"{setting.text!r} is not {said(hints[name])}", name, setting.origin) from error
-    except UsageError as error:
-        error.where = setting.origin
-        raise
     return name, declared[name].value
 
 
@@ -209,10 +225,11 @@ def _train(request: Request) -> dict[str, Any]:
 
 def main(args: Sequence[str]) -> int:
     """Runs a command line; its exit code (see the README)."""
-    as_json = "--json" in args or "--json=true" in args
+    as_json = _asks_for_json(args)
     try:
-        found = run(parse(args))
-        code = 0
+        request = parse(args)
+        as_json = request.options["json"]
+        code, found = 0, run(request)
     except PerceptError as error:
         code, found = error.exit_code, {**error.found, **_fault(str(error))}
     except signals.Stopped as stopped:
@@ -221,16 +238,33 @@ def main(args: Sequence[str]) -> int:
     except OSError as error:
         code, found = 3, _fault(f"{error.filename or 'storage'}: {error.strerror or error}")
     except Exception as error:
-        if not (isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error))):
-            raise
-        said = first_line(error)
-        code, found = 5, _fault(f"out of memory: {said}; try a smaller --batch_size, see --dry_run")
+        code, found = _explained(error)
     if as_json:
         say(json.dumps(found, allow_nan=False))
     return code
 
 
+def _explained(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The exit code of an error that is no fault of ours, with what is said of it. Raises it again where it is one."""
+    if fault := environment.backend_fault(error):
+        return fault.exit_code, _fault(str(fault))
+    if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
+        return 5, _fault(f"out of memory: {first_line(error)}; try a smaller --batch_size, see --dry_run")
+    raise error
+
+
+def _asks_for_json(args: Sequence[str]) -> bool:
+    """Whether the last word about --json is for it, on a command line that may not be understood."""
+    asks = False
+    for arg in args:
+        name, _, text = arg.lstrip("-").partition("=")
+        if arg.startswith("-") and name in ("json", "nojson"):
+            asks = name == "json" and text.lower() not in ("false", "f", "0")
+    return asks
+
+
 def _fault(line: str) -> dict[str, Any]:
+    line = in_a_line(line)
     say(line, error=True)
     return {"error": line}
 

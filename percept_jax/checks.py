@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,6 +18,12 @@ _SAID = {
     tuple[float, ...]: "numbers",
 }
 
+# What no line of a flag file can hold: control characters, and what some reader takes for the end of a line.
+UNWRITABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+_WHOLE = re.compile("[+-]?[0-9]+")
+_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
 
 def check_type(flag: str, value: Any, hint: Any) -> None:
     """Raises UsageError unless `value` is of the declared type: one of those in _SAID, a Literal, or a union of both."""
@@ -27,6 +34,48 @@ def check_type(flag: str, value: Any, hint: Any) -> None:
         raise UsageError(f"{value!r} is not {said(hint)}", flag)
     elif hint is float and not math.isfinite(value):
         raise UsageError(f"{value} is not a finite number", flag)
+
+
+def check_text(flag: str, text: str) -> None:
+    """Raises UsageError unless a line of a flag file can hold a text as it is."""
+    if odd := UNWRITABLE.search(text):
+        said = "is not UTF-8" if "\ud800" <= odd[0] <= "\udfff" else f"has U+{ord(odd[0]):04X} in it"
+        raise UsageError(f"{short(text)} {said}, which no flag file can hold", flag)
+    if text != text.strip() or text[:1] in ("'", '"'):
+        raise UsageError(f"{short(text)} begins or ends with a space or a quote, which no flag file can hold", flag)
+
+
+def number(text: str, kind: type) -> int | float:
+    """The number that a text spells as a person would write it: ASCII digits with one sign at most; `kind` is int or float.
+
+    Raises UsageError for any other text, and for a number that its type cannot hold: of 64 bits, and finite.
+    """
+    shown = short(text)
+    if kind is int:
+        if not _WHOLE.fullmatch(text):
+            raise UsageError(f"{shown} is not {said(int)}{_meant(text)}")
+        if len(text.lstrip("+-0")) > 19 or not -(2**63) <= int(text) < 2**63:
+            raise UsageError(f"{shown} is too large for a whole number")
+        return int(text)
+    if re.fullmatch("[+-]?(nan|inf|infinity)", text, re.IGNORECASE):
+        raise UsageError(f"{text} is not a finite number")
+    if not _REAL.fullmatch(text):
+        raise UsageError(f"{shown} is not {said(float)}")
+    value = float(text)
+    if math.isinf(value) or (value == 0 and re.search("[1-9]", re.split("[eE]", text)[0])):
+        raise UsageError(f"{shown} is too {'large' if value else 'small'} for a number")
+    return value
+
+
+def short(text: str) -> str:
+    """A text in quotes, cut where it is long."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def _meant(text: str) -> str:
+    """What to write for 1e5 or 7.0 where a whole number is wanted; nothing for what is no whole number."""
+    value = float(text) if _REAL.fullmatch(text) else math.nan
+    return f"; write {int(value)}" if value.is_integer() and abs(value) < 2**53 else ""
 
 
 def said(hint: Any) -> str:

@@ -11,13 +11,16 @@ import jax
 import numpy as np
 
 from percept_jax import api, models, records, signals, weights
+from percept_jax.console import say
 from percept_jax.data import teaching
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.flagfile import COMMAND_LINE
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
 from percept_jax.metrics import headline
+from percept_jax.paths import output_path, user_path
 from percept_jax.request import Request, SweepRequest
 from percept_jax.training.run_dir import ROOT, data_path
 
@@ -27,7 +30,7 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     experiment.validate()
     use_compilation_cache()
     if warning := idle_accelerator():
-        print(warning)
+        say(warning)
     path = api.run(experiment, name=name, interrupted=interrupted, began=began)
     result = records.read_result(path)
     test, validation = result["test"], result["validation"]
@@ -36,9 +39,9 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     if name == "accuracy":
         counted = test.get("positions", test["examples"])
         told[0] += f" ({round(test['accuracy'] * counted)} of {counted})"
-    print(", ".join(told))
-    print(f"at step {result['best_step']}, the best on validation ({name.replace('_', ' ')} {validation[name]:.4f})")
-    print(path)
+    say(", ".join(told))
+    say(f"at step {result['best_step']}, the best on validation ({name.replace('_', ' ')} {validation[name]:.4f})")
+    say(str(path))
     return {"run_dir": str(path), **result}
 
 
@@ -53,7 +56,7 @@ def sweep(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[
         jax.config.update("jax_platforms", "cpu")  # the devices are for the workers
     use_compilation_cache()
     if not is_worker() and (warning := idle_accelerator()):
-        print(warning)
+        say(warning)
     return run(request, interrupted)
 
 
@@ -64,11 +67,14 @@ def compare(request: Request) -> dict[str, Any]:
 
     if not request.words or any(word.endswith(".sweep") for word in request.words):
         raise UsageError("usage: compare SWEEP_OR_RUN_DIR... [--baseline=ARM] [--metric=test/accuracy] [--to=DIR]")
-    paths, options = [Path(word).expanduser() for word in request.words], request.options
+    paths, options = [user_path(word, where=COMMAND_LINE) for word in request.words], request.options
+    to = output_path(options["to"], "to") if options["to"] else None
+    if to and to.exists() and not to.is_dir():
+        raise UsageError(f"{to} is not a folder", "to")
     loaded = compare.load(paths, options["metric"], options["baseline"])
     alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
     digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
-    folder = Path(options["to"]).expanduser() if options["to"] else paths[0] if alone else ROOT / "runs" / f"compare-{digest}"
+    folder = to or (paths[0] if alone else ROOT / "runs" / f"compare-{digest}")
     return show(loaded, folder)
 
 
@@ -78,9 +84,9 @@ def evaluate(request: Request) -> dict[str, Any]:
     use_compilation_cache()
     trained = api.load(path)
     found = trained.evaluate(request.experiment.data_dir, request.experiment.dataset if "dataset" in request.origins else "")
-    print(f"weights of step {trained.best_step}" if trained.best_step else "initial weights: there was no validation yet")
+    say(f"weights of step {trained.best_step}" if trained.best_step else "initial weights: there was no validation yet")
     for split, numbers in found.items():
-        print(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))
+        say(f"{split:<10}" + "".join(f"  {name} {value:.4g}" for name, value in numbers.items()))
     return {"run_dir": path, "best_step": trained.best_step, **found}
 
 
@@ -94,26 +100,26 @@ def list_all(request: Request) -> dict[str, Any]:
     """list: the models with their knobs, the data sets, the experiments."""
     if request.words:
         raise UsageError("usage: list")
-    print("models")
+    say("models")
     for family in models.families():
-        print(textwrap.fill(", ".join(family), 110, initial_indent="  ", subsequent_indent="  "))
-        print(f"      {models.summary(family[0])}")
+        say(textwrap.fill(", ".join(family), 110, initial_indent="  ", subsequent_indent="  "))
+        say(f"      {models.summary(family[0])}")
         if own := models.knobs(family[0]):
-            print(textwrap.fill("  ".join(f"--{k.name}" for k in own), 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
-    print("data sets")
+            say(textwrap.fill("  ".join(f"--{k.name}" for k in own), 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    say("data sets")
     folder = data_path(request.experiment.data_dir)
     sets = {"digits": DIGITS, **{name: teaching.describe(name) for name in teaching.TEACHING}, **PREPARABLE}
     for name, info in sets.items():
         splits = ", ".join(f"{split} {n:,}" for split, n in info.splits.items())
         absent = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
         kind = "points" if info.kind == "points" else "x".join(map(str, info.shape))
-        print(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
-    print(f"  any TFDS data set of one image and one label in {folder}; folder:PATH; npz:FILE, tagged:FILE, text:FILE")
-    print("experiments")
+        say(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
+    say(f"  any TFDS data set of one image and one label in {folder}; folder:PATH; npz:FILE, tagged:FILE, text:FILE")
+    say("experiments")
     found = [*ROOT.glob("experiments/*.flags"), *ROOT.glob("experiments/*.sweep")]
     files = [os.path.relpath(path) for path in sorted(found)]
     for path in files:
-        print(f"  {path:<41} {Path(path).read_text().splitlines()[0].lstrip('# ')}")
+        say(f"  {path:<41} {Path(path).read_text(errors='replace').partition(chr(10))[0].lstrip('# ')}")
     return {
         "models": {name: [k.name for k in models.knobs(name)] for name in models.MODELS},
         "datasets": {name: {"classes": len(info.classes), "splits": info.splits} for name, info in sets.items()},
@@ -127,9 +133,10 @@ def prepare(request: Request) -> dict[str, Any]:
 
     name = _one(request.words, "prepare NAME [--from=DIR] [--file_format=array_record|tfrecord]")
     options = request.options
-    source = Path(options["from"]).expanduser() if options["from"] else None
-    path = rooms.prepare(name, data_path(request.experiment.data_dir), source, options["file_format"])
-    print(path)
+    source = user_path(options["from"], "from") if options["from"] else None
+    folder = output_path(data_path(request.experiment.data_dir), "data_dir")
+    path = rooms.prepare(name, folder, source, options["file_format"])
+    say(str(path))
     return {"dataset": name, "folder": str(path)}
 
 
@@ -140,8 +147,8 @@ def export(request: Request) -> dict[str, Any]:
     if not to.endswith(".safetensors"):
         raise UsageError("give a file: --to=FILE.safetensors", "to")
     trained = api.load(path)
-    weights.save(Path(to), trained.variables)
-    print(f"{to}: weights of step {trained.best_step or 0}, {sum(map(np.size, jax.tree.leaves(trained.variables))):,} numbers")
+    weights.save(output_path(to, "to"), trained.variables)
+    say(f"{to}: weights of step {trained.best_step or 0}, {sum(map(np.size, jax.tree.leaves(trained.variables))):,} numbers")
     return {"run_dir": path, "to": to, "best_step": trained.best_step}
 
 
@@ -158,7 +165,7 @@ def plot(request: Request) -> dict[str, Any]:
         trained = api.load(_one(request.words, "plot RUN_DIR [--boundary], or plot --augmentations FILE.flags"))
         paths = pictures.of_run(trained, request.experiment.data_dir, request.options["boundary"])
     for path in paths:
-        print(path)
+        say(str(path))
     return {"pictures": [str(path) for path in paths]}
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 
-def say(text: str, error: bool = False) -> None:
+def say(text: str = "", error: bool = False) -> None:
     """Prints a line on standard output, or on standard error; drops it where nobody can read it any more."""
     stream = sys.stderr if error else sys.stdout
     if stream is None:

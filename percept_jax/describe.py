@@ -17,8 +17,9 @@ from percept_jax.data.dataset import Info
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
 from percept_jax.training import loop, parallel
 from percept_jax.training.batch import Data
+from percept_jax.training.identity import flag_text
 from percept_jax.training.program import make_program
-from percept_jax.training.run_dir import data_path, flag_text, run_path
+from percept_jax.training.run_dir import data_path, run_path
 
 
 def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:

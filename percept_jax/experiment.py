@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 import numpy as np
 
 from percept_jax import models
-from percept_jax.checks import check_type, check_within
+from percept_jax.checks import check_text, check_type, check_within
 from percept_jax.errors import UsageError
 
 Role = Literal["static", "traced", "infra"]
@@ -197,6 +197,8 @@ class Experiment:
         for name, knob in KNOBS.items():
             value = getattr(self, name)
             check_type(name, value, TYPES[name])
+            if TYPES[name] is str:
+                check_text(name, value)
             if TYPES[name] is float and self.dtype != "float64":
                 if value > float(np.finfo(np.float32).max):
                     raise UsageError(f"{value} is too large for float32", name)

@@ -12,7 +12,7 @@ import pytest
 from test_run import assert_same_bits, start
 
 from percept_jax import load
-from percept_jax.training.run_dir import flag_lines
+from percept_jax.training.identity import flag_lines
 
 KILL = Path(__file__).with_name("_kill.py")
 

@@ -16,7 +16,7 @@ from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.sweeps import plan, widths
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.training import evaluation
-from percept_jax.training.run_dir import identity
+from percept_jax.training.identity import identity
 
 BASE = Experiment(model="mlp", steps=20)
 

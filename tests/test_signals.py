@@ -15,7 +15,7 @@ from test_run import assert_same_bits, start
 
 from percept_jax import train
 from percept_jax.errors import Interrupted
-from percept_jax.training.run_dir import flag_lines
+from percept_jax.training.identity import flag_lines
 
 RESULT = "result.json"
 

@@ -159,7 +159,7 @@ BAD = {
     "--a={0..1:}": "1: --a: '' is not a whole number",
     "--a={0..1:2.5}": "1: --a: '2.5' is not a whole number",
     "--a={0..x}": "1: --a: 'x' is not a number",
-    "--a={nan..1:3}": "1: --a: 'nan' is not a number",
+    "--a={nan..1:3}": "1: --a: nan is not a finite number",
     "--a={1,2,1}": "1: --a: the same value twice: 1",
     "--a={0.1,1e-1}": "1: --a: the same value twice: 0.1 and 1e-1",
     "--a={1..1.0001:5}": "1: --a: the same value twice: 1",
@@ -229,15 +229,20 @@ def test_read_sweep(tmp_path):
     (tmp_path / "base" / "a.flags").write_text("# base\n--a=1\n")
     path = tmp_path / "my.sweep"
     path.write_text(
-        "# a sweep\n\n--flagfile=base/a.flags  # nested\n  // indented\n--b={1,2} // two\n--name=x#y//z\n--fresh\n"
-        "[ run #1 ]  # the first\n--flagfile=base/a.flags\n[empty]\n"
+        "# a sweep\n\n--flagfile=base/a.flags\n// nested\n--b={1,2}\n--dataset=folder:my data #2 // x\n--fresh\n"
+        "[ run #1 ]\n--flagfile=base/a.flags\n[empty]\n"
     )
     base = f"{tmp_path}/base/a.flags:2"
     assert read_sweep(path) == [
         (
             "",
             str(path),
-            [("a", "1", base), ("b", "{1,2}", f"{path}:5"), ("name", "x#y//z", f"{path}:6"), ("fresh", None, f"{path}:7")],
+            [
+                ("a", "1", base),
+                ("b", "{1,2}", f"{path}:5"),
+                ("dataset", "folder:my data #2 // x", f"{path}:6"),
+                ("fresh", None, f"{path}:7"),
+            ],
         ),
         ("run #1", f"{path}:8", [("a", "1", base)]),
         ("empty", f"{path}:10", []),
@@ -252,9 +257,13 @@ LINES = {
     "--a=1\n[x": "my.sweep:2: an arm begins with [name]",
     "[x] --a=1": "my.sweep:1: an arm begins with [name]",
     "\n--flagfile": "my.sweep:2: --flagfile: needs a path",
-    "[x]\n--flagfile=no.flags": "my.sweep:2: {folder}/no.flags: No such file or directory",
+    "[x]\n--flagfile=no.flags": "my.sweep:2: --flagfile: {folder}/no.flags: no such file",
+    "--a=1  # note": "my.sweep:1: --a: a comment would be part of the value; give it a line of its own",
+    "--a=1\n --b=1 // note": "my.sweep:2: '--b=1 // note' is not a setting",
+    "--a=1\n  # note": "my.sweep:2: a comment starts in the first column",
+    "--a=1\n[x]  # note": "my.sweep:2: an arm begins with [name]",
     "--flagfile=strict.flags": "strict.flags:1: --a: a comment would be part of the value",
-    "--flagfile=my.sweep": "my.sweep:1: {folder}/my.sweep includes itself",
+    "--flagfile=my.sweep": "my.sweep:1: --flagfile: {folder}/my.sweep includes itself",
 }
 
 
@@ -268,7 +277,7 @@ def test_lines_that_are_refused(tmp_path, text):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match=r"^command line: .*none\.sweep: No such file or directory"):
+    with pytest.raises(UsageError, match=r"^command line: .*none\.sweep: no such file"):
         read_sweep(tmp_path / "none.sweep")
 
 

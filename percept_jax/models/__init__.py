@@ -166,7 +166,7 @@ def summary(name: str) -> str:
 
 
 def check(name: str, values: Mapping[str, Any]) -> None:
-    """Raises UsageError unless `values` are knobs of this model, of the right types; whole numbers are at least 1."""
+    """Raises UsageError unless `values` are knobs of this model, of the right types; whole numbers are in [1, 10^6]."""
     known = {k.name: k for k in knobs(name)}
     for flag, value in values.items():
         if flag not in known:
@@ -174,7 +174,7 @@ def check(name: str, values: Mapping[str, Any]) -> None:
         check_type(flag, value, known[flag].type)
         for number in value if isinstance(value, tuple) else (value,):
             if known[flag].type in (int, tuple[int, ...]) or (is_union(known[flag].type) and isinstance(number, int)):
-                check_within(flag, number, "[1, inf)")
+                check_within(flag, number, "[1, 1000000]")
     for knob in known.values():
         if knob.name not in values and knob.default is inspect.Parameter.empty:
             raise UsageError(f"{name} needs a value", knob.name)

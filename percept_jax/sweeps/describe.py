@@ -11,7 +11,7 @@ from percept_jax.experiment import Experiment
 from percept_jax.sweeps import plan, widths
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
-from percept_jax.training.run_dir import flag_text
+from percept_jax.training.identity import flag_text
 
 EXAMPLES = 1024  # of zeros, at most, take the place of a data set
 

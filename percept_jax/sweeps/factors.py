@@ -7,12 +7,12 @@ A value may stand for several: `{0.03,0.1}`; `{512|256,256}`, where commas belon
 
 import functools
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
+from percept_jax import checks
 from percept_jax.errors import UsageError
 from percept_jax.flagfile import Setting
 
@@ -55,7 +55,7 @@ def values(name: str, text: str, flag: str, origin: str) -> Factor:
         if separator not in inside and (".." in inside or inside.startswith("log:")):
             count, spell = _range(inside)
         else:
-            words = [word.strip() for word in inside.split(separator)]
+            words = [word.strip(" \t") for word in inside.split(separator)]
             if "" in words:
                 raise UsageError(f"an empty value in {{{inside}}}")
             count, spell = len(words), words.__getitem__
@@ -85,7 +85,7 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
     if not match:
         raise UsageError(f"{{{inside}}} is not a range; write {{log:LOW..HIGH:COUNT}}")
     log, first, last, counted, count = match.groups()
-    if not log and not counted and all(re.fullmatch(r"[+-]?\d{1,18}", end) for end in (first, last)):
+    if not log and not counted and all(re.fullmatch("[+-]?[0-9]{1,18}", end) for end in (first, last)):
         start, stop = int(first), int(last)
         return abs(stop - start) + 1, lambda i: str(start + (i if start < stop else -i))
     ends = low, high = _number(first), _number(last)
@@ -106,13 +106,7 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
 
 
 def _number(text: str) -> Decimal:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"{text!r} is not a number")
-    return Decimal(repr(number))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
+    return Decimal(repr(checks.number(text, float)))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
 
 
 def _spelled(number: Decimal) -> str:
@@ -121,11 +115,14 @@ def _spelled(number: Decimal) -> str:
 
 def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
     """A whole number of `least` or more. Raises UsageError for any other text."""
-    if not re.fullmatch(r"[+-]?\d{1,18}", text):
-        raise UsageError(f"{text!r} is not a whole number", flag, origin)
-    if int(text) < least:
-        raise UsageError(f"{text} is below {least}", flag, origin)
-    return int(text)
+    try:
+        number = checks.number(text, int)
+        if number < least:
+            raise UsageError(f"{text} is below {least}")
+    except UsageError as error:
+        error.flag, error.where = flag, origin
+        raise
+    return number
 
 
 def halton(axes: Sequence[Axis], count: int) -> Axis:

@@ -9,7 +9,7 @@ from typing import Any
 
 from percept_jax.errors import UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.flagfile import COMMAND_LINE, Section, Setting, read_sweep
+from percept_jax.flagfile import COMMAND_LINE, Section, Setting, read_sweep, read_text
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import spec
 from percept_jax.sweeps.plan import Setup
@@ -50,7 +50,7 @@ def understand(
         )
     overrides = [setting for setting in settings if setting.origin == COMMAND_LINE]
     if file.endswith(".sweep"):
-        sections, text = read_sweep(Path(file)), Path(file).read_text(encoding="utf-8-sig")
+        sections, text = read_sweep(Path(file)), read_text(Path(file))
     else:
         sections = [Section("", file or COMMAND_LINE, [setting for setting in settings if setting.origin != COMMAND_LINE])]
         text = f"# {file}\n" if file else ""

@@ -19,7 +19,7 @@ from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import Worker, is_worker
-from percept_jax.training.run_dir import flag_text
+from percept_jax.training.identity import flag_text
 
 _TABLES = re.compile(r"table\.(md|tex|csv)|report\.html|curves\.png|metric_[a-z0-9_]+\.png")  # under the lock "tables"
 

@@ -14,6 +14,7 @@ from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
 from percept_jax.metrics import headline
+from percept_jax.paths import output_path
 from percept_jax.ready import Ready, check, located
 from percept_jax.records import SWEEP, Failure, Plan, Result
 from percept_jax.request import SweepRequest
@@ -22,7 +23,8 @@ from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.workers import Options, delete_pack, is_worker
 from percept_jax.training import evaluation, loop, parallel
-from percept_jax.training.run_dir import ROOT, data_path, flag_lines, identity
+from percept_jax.training.identity import flag_lines, identity
+from percept_jax.training.run_dir import ROOT, data_path, runs_folder
 
 MARK = "plan.json"  # says whose the folder is
 _FILES = ("sweep.flags", "failures.json", "table.md", "table.tex", "table.csv", "report.html")
@@ -42,7 +44,8 @@ class Sweep:
     def __init__(self, request: SweepRequest):
         self.request, self.spec = request, request.spec
         first = request.setups[0].experiment
-        self.folder = Path(first.run_dir).expanduser() if first.run_dir else ROOT / "runs" / request.name
+        with self._located(request.setups[0].origins):
+            self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name)
         self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
         with self._located(request.origins):
             self.options = options(request.options)
@@ -248,12 +251,12 @@ class Sweep:
 def options(given: Mapping[str, Any]) -> Options:
     """--pack, --workers and --shard as they are meant. Raises UsageError."""
     pack = given["pack"]
-    if pack not in ("auto", "off") and not (pack.isdecimal() and 1 <= int(pack) <= 1024):
+    if pack not in ("auto", "off") and not (re.fullmatch("[0-9]{1,4}", pack) and 1 <= int(pack) <= 1024):
         raise UsageError(f"{pack!r} is not auto, off or a number of trials up to 1024", "pack")
     if not 1 <= given["workers"] <= 256:
         raise UsageError(f"{given['workers']} is outside [1, 256]", "workers")
     shard, _, shards = given["shard"].partition("/")
-    if given["shard"] and not (shard.isdecimal() and shards.isdecimal() and int(shard) < int(shards)):
+    if given["shard"] and not (re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", given["shard"]) and int(shard) < int(shards)):
         raise UsageError(f"{given['shard']!r} is not i/n, counted from 0: of four, 0/4 to 3/4", "shard")
     if given["shard"] and given["workers"] > 1:
         raise UsageError("give --shard or --workers, not both", "shard")

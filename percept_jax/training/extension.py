@@ -16,7 +16,7 @@ from percept_jax.paths import user_path
 from percept_jax.records import Provenance
 from percept_jax.training import checkpoint
 from percept_jax.training.checkpoint import Header
-from percept_jax.training.run_dir import code, content_of, flag_text
+from percept_jax.training.identity import code, content_of, flag_text
 
 _LENGTH = ("epochs", "steps")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import functools
 import hashlib
 import io
 import json
@@ -17,12 +16,12 @@ import numpy as np
 from percept_jax import deletion, files, records
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.paths import output_path, user_path
 from percept_jax.records import RUN, Provenance
 from percept_jax.training import checkpoint
 from percept_jax.training.events import EventFile
+from percept_jax.training.identity import code, flag_lines, identity
 from percept_jax.training.provenance import ROOT, provenance
-
-_PACKAGE = Path(__file__).parent.parent
 
 MARK = "provenance.json"  # says whose the directory is
 # What a run writes beside its mark, its lock and its checkpoints.
@@ -30,66 +29,26 @@ _OURS = re.compile(
     r"result\.json|run\.flags|metrics\.jsonl|confusion\.csv|(training|confusion|boundary)\.png"
     r"|events\.out\.tfevents\.\d+\..+\.percept"
 )
-# A path with the checksum of what is there: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
-_CONTENT = re.compile(r"^(folder:|npz:|tagged:|text:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
-
-
-def identity(experiment: Experiment) -> str:
-    """12 hexadecimal digits that name a run: its science values where they are not the defaults, and the package's source.
-
-    A result computed by other code is thus not taken for this code's result.
-    """
-    digest = _source(_PACKAGE).copy()
-    # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
-    chosen = experiment.chosen()
-    chosen |= {name: content_of(chosen[name]) for name in ("dataset", "init_from") if name in chosen}
-    digest.update(json.dumps(chosen, sort_keys=True).encode())
-    return digest.hexdigest()[:12]
-
-
-def content_of(text: str) -> str:
-    """A path with the checksum of what is there, as `sources.located` and `initial.located` give it, without the path."""
-    return _CONTENT.sub(r"\1#\2", text)
-
-
-def code() -> str:
-    """The digest of the package's source, as this process found it."""
-    return _source(_PACKAGE).hexdigest()[:32]
-
-
-@functools.cache
-def _source(package: Path) -> Any:
-    """The digest of all source code, as this process found it."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("[!.]*.py")):
-        digest.update(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest
 
 
 def run_path(experiment: Experiment, name: str) -> Path:
-    """Where the run goes: --run_dir, else runs/<name>/<id> in the repository. Raises UsageError for a name with a path in it."""
+    """Where the run goes: --run_dir, else runs/<name>/<id> in the repository. Raises UsageError where nothing can go there."""
+    folder = runs_folder(name)
+    return output_path(experiment.run_dir, "run_dir") if experiment.run_dir else folder / identity(experiment)
+
+
+def runs_folder(name: str) -> Path:
+    """runs/<name> in the repository. Raises UsageError for a name with a path in it."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise UsageError(f"{name!r} is not a name for a folder under runs/")
-    return Path(experiment.run_dir).expanduser() if experiment.run_dir else ROOT / "runs" / name / identity(experiment)
+    return user_path(ROOT / "runs" / name)
 
 
 def data_path(data_dir: str) -> Path:
-    """Where data sets are: --data_dir, else $TFDS_DATA_DIR, else data/ in the repository."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or ROOT / "data").expanduser()
-
-
-def flag_lines(experiment: Experiment) -> list[str]:
-    """Every effective science flag as a line of a flag file."""
-    values = experiment.science()
-    unset = "epochs" if experiment.steps else "steps"  # a later one of the two takes the place of the other
-    return [f"--{name}={flag_text(value)}" for name, value in values.items() if name != unset]
-
-
-def flag_text(value: Any) -> str:
-    """A value as a flag file spells it."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Where data sets are: --data_dir, else $TFDS_DATA_DIR, else data/ in the repository. Raises UsageError for no path."""
+    if data_dir:
+        return user_path(data_dir, "data_dir")
+    return user_path(os.environ.get("TFDS_DATA_DIR") or ROOT / "data", where="TFDS_DATA_DIR")
 
 
 class RunDir:
