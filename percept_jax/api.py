@@ -19,7 +19,7 @@ from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.paths import user_path
-from percept_jax.ready import check, default_name, describe_data, load_data, located, select
+from percept_jax.ready import absolute, check, default_name, describe_data, load_data, located, select
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.program import make_program
 from percept_jax.training.progress import Reporter
@@ -147,7 +147,8 @@ class Trained:
             UsageError: the data are not there, as arrays of a program never are, or have changed since.
         """
         folder = data_path(data_dir)
-        experiment = dataclasses.replace(self.experiment, dataset=dataset or self.experiment.dataset)
+        where = sources.located(dataset, folder) if dataset else self.experiment.dataset
+        experiment = dataclasses.replace(self.experiment, dataset=where)
         info = describe_data(experiment, folder)
         data = load_data(experiment, folder, info, self.input.image_size)
         data.check(self.data_crc, experiment.dataset, self.path)
@@ -202,14 +203,15 @@ def run(
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
         experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
     experiment.validate()
+    folder, name = data_path(experiment.data_dir), name or default_name(experiment)
     try:
-        experiment = located(experiment, data_path(experiment.data_dir))
+        experiment = located(experiment, folder)
     except UsageError:
-        if path := finished_before(experiment, name or default_name(experiment)):
+        if path := finished_before(absolute(experiment, folder), name):
             report.note(f"the data or the weights are not there any more; {path} was finished with them")
             return _checked(path)
         raise
-    path = run_path(experiment, name or default_name(experiment))
+    path = run_path(experiment, name)
     refuse_strangers(path, experiment)
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:

@@ -72,6 +72,13 @@ class Experiment:
         "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; as they are; "
         "or by ImageNet's means and deviations, as torchvision's weights want it (but GoogLeNet's)",
     )
+    max_bad_records: int = _knob(
+        0,
+        "static",
+        "data",
+        "skip up to so many images or records that cannot be read; unless 0, all are decoded at every start to find them",
+        "[0, inf)",
+    )
     sequence_length: int = _knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
     ahead: int = _knob(
         0, "static", "data", "series: each step's target is the value so many steps later; 0: none", "[0, 1000000]"
@@ -177,6 +184,7 @@ class Experiment:
         "run directory of the same experiment with fewer steps, to go on from bit for bit (constant schedule)",
     )
     fresh: bool = _knob(False, "infra", "run", "start anew where the run directory already holds this run")
+    fresh_cache: bool = _knob(False, "infra", "run", "read the data's files again, whatever the cache in --data_dir says")
 
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Values for fields of the chosen model's module, by name; absent ones keep the module's defaults."""

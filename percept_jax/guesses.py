@@ -11,6 +11,7 @@ import numpy as np
 from percept_jax import api, paths
 from percept_jax.console import say
 from percept_jax.data import sequences
+from percept_jax.data.folders import IMAGES, is_litter
 from percept_jax.data.images import read, resize
 from percept_jax.errors import DataError, UsageError
 from percept_jax.labels import in_a_line
@@ -20,17 +21,6 @@ from percept_jax.training import evaluation
 
 SHOWN = 10  # bad images that a message names before it counts the rest
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
-_LITTER = {
-    "__macosx",
-    "thumbs.db",
-    "desktop.ini",
-    "@eadir",
-    "#recycle",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -113,7 +103,7 @@ def _files(words: Sequence[str]) -> list[_File]:
             files.append(_File(word, paths.input_file(word), True))
             continue
         inside = [*_inside(path)]
-        images = sorted((file for file in inside if file.suffix.lower() in _IMAGES), key=lambda file: file.parts)
+        images = sorted((file for file in inside if file.suffix.lower() in IMAGES), key=lambda file: file.parts)
         if not images:
             raise UsageError(f"{path}: there is no PNG or JPEG file in it")
         if passed := len(inside) - len(images):
@@ -143,7 +133,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _LITTER
+    return name.startswith(".") or is_litter(name)
 
 
 def _image(trained: api.Trained, path: Path) -> np.ndarray:

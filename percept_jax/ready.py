@@ -43,11 +43,11 @@ class Ready(NamedTuple):
         return repr((e.dataset, e.train_split, e.validation_split, e.test_split, e.data_dir, self.stored_size, _reading(e)))
 
     def load(self, note: Callable[[str], None]) -> Dataset:
-        """The examples; `note` is told when they are prepared first. Errors are those of `sources.load`."""
+        """The examples; `note` is told what is prepared first, or passed over. Errors are those of `sources.load`."""
         folder = data_path(self.experiment.data_dir)
         if not sources.is_prepared(self.experiment.dataset, folder):
             note(f"preparing {self.experiment.dataset} in {folder}")
-        return load_data(self.experiment, folder, self.info, self.stored_size)
+        return load_data(self.experiment, folder, self.info, self.stored_size, note)
 
 
 def check(experiment: Experiment, info: Info | None = None, begun: bool = False) -> Ready:
@@ -82,13 +82,20 @@ def notes_of(experiment: Experiment, examples: int, steps: int) -> Iterator[str]
         yield f"--eval_every={experiment.eval_every} is beyond the {steps} steps; the run validates once, at its end"
 
 
+def absolute(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with the paths of its data and weights made absolute, whether they are there or not."""
+    start = initial.absolute(experiment.init_from) if experiment.init_from else ""
+    return dataclasses.replace(experiment, dataset=sources.located(experiment.dataset, folder), init_from=start)
+
+
 def located(experiment: Experiment, folder: Path) -> Experiment:
-    """The experiment with the paths in it made absolute, and with checksums: it means the same data and weights everywhere.
+    """`absolute`, with checksums behind the paths: it means the same data and weights everywhere.
 
     Raises UsageError where they are not there, or are not those that a checksum means.
     """
+    experiment = absolute(experiment, folder)
     start = initial.located(experiment.init_from) if experiment.init_from else ""
-    dataset = sources.identified(sources.located(experiment.dataset, folder), folder)
+    dataset = sources.identified(experiment.dataset, folder, experiment.fresh_cache)
     return dataclasses.replace(experiment, dataset=dataset, init_from=start)
 
 
@@ -110,9 +117,11 @@ def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False
     return select(experiment, sources.describe(experiment.dataset, folder, absent_too, _reading(experiment)))
 
 
-def load_data(experiment: Experiment, folder: Path, info: Info, image_size: int) -> Dataset:
-    """The examples of an experiment's data set. Errors are those of `sources.load`."""
-    return sources.load(experiment.dataset, folder, info, image_size, _reading(experiment))
+def load_data(
+    experiment: Experiment, folder: Path, info: Info, image_size: int, note: Callable[[str], None] | None = None
+) -> Dataset:
+    """The examples of an experiment's data set; `note` is told what was passed over. Errors are those of `sources.load`."""
+    return sources.load(experiment.dataset, folder, info, image_size, _reading(experiment), note)
 
 
 def _reading(experiment: Experiment) -> Reading:

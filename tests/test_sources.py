@@ -23,6 +23,7 @@ from percept_jax import Experiment, plots, train
 from percept_jax.__main__ import main
 from percept_jax.data import folders, prepare, sources, tfds_folders, tfrecord
 from percept_jax.data.images import encode_png
+from percept_jax.data.sequences import Reading
 from percept_jax.data.splits import choose
 from percept_jax.data.teaching import TEACHING
 from percept_jax.errors import DataError, UsageError
@@ -303,6 +304,35 @@ def test_a_bad_record_is_named_with_its_number(authors_files, tmp_path, capsys):
     assert fault().startswith(f"{folder}: ")
 
 
+def test_bad_records_are_listed_or_skipped(authors_files, tmp_path, capsys):
+    folder = prepare.prepare("mnist", tmp_path, authors_files, "tfrecord")
+    whole = load("mnist", tmp_path, 28)
+    path = next(folder.glob("*-train.tfrecord*"))
+    records = [*tfrecord.Records([path])]
+    tfrecord.write_records(path, [r.replace(b"IHDR", b"XXXX") if i in (3, 7) else r for i, r in enumerate(records)])
+    flags = ["--dataset=mnist", f"--data_dir={tmp_path}", "--model=linear", "--steps=5", "--devices=1"]
+    for more, said in ((["--max_bad_records=1"], "; more than --max_bad_records=1"), ([], "")):
+        assert main([*flags, *more, f"--run_dir={tmp_path / 'run'}"]) == 4
+        error = capsys.readouterr().err
+        assert error.startswith("2 of 55 records cannot be read: ")
+        assert "train record 3: not a PNG or JPEG image" in error
+        assert "train record 7: not a PNG or JPEG image" in error
+        assert said in error
+        assert not (tmp_path / "run").exists()
+    notes, skipping = [], Reading(max_bad_records=2)
+    for _ in range(2):  # and out of the cache
+        info = sources.describe("mnist", tmp_path, reading=skipping)
+        assert info.splits == {"test": 15, "train": 38}
+        found = sources.load("mnist", tmp_path, info.select(), 28, skipping, notes.append)
+        np.testing.assert_array_equal(found.inputs, np.delete(whole.inputs, (3, 7), 0))
+        np.testing.assert_array_equal(found.targets, np.delete(whole.targets, (3, 7), 0))
+    assert len(notes) == 2
+    assert notes[0] == notes[1]
+    assert notes[0].startswith("skipped, as --max_bad_records allows: 2 of 55 records cannot be read: ")
+    assert main([*flags, "--max_bad_records=2", f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), f"--data_dir={tmp_path}"]) == 0
+
+
 def test_a_damaged_array_record_is_named(authors_files, tmp_path):
     folder = prepare.prepare("mnist", tmp_path, authors_files)
     path = next(folder.glob("*-train.array_record*"))
@@ -374,7 +404,7 @@ def test_every_image_of_a_folder_is_what_a_viewer_shows(pets):
     info = folders.describe(pets).select()
     assert info.shape == (0, 0, 3)
     assert sum(info.splits.values()) == 64
-    images, labels = folders.read(pets, info, 32)
+    images, labels, _ = folders.read(pets, info, 32)
     for image, label in zip(images, labels, strict=True):
         white = (image > 200).all(-1)
         assert 0.3 < white.mean() < 0.6
@@ -440,9 +470,9 @@ def test_faults_of_a_folder_are_named(tmp_path, capsys):
     root = tmp_path / "one"
     assert "has 1 folders of classes; it takes one for each class, two or more" in fault(2)
     root = tmp_path / "pets"
-    for where in ("", "cats/more"):
+    for where, said in (("", "an image outside the folders of classes"), ("cats/more", "a folder inside the class folder cats")):
         save(root / where / "stray.png", Image.new("L", (4, 4)))
-        assert "an image outside the folders of classes" in fault(4)
+        assert said in fault(4)
         (root / where / "stray.png").unlink()
     (root / "cats" / "more").rmdir()
     root = tmp_path / "split"
@@ -615,6 +645,6 @@ def test_a_folder_that_others_prepared_is_read(tmp_path):
     there = Path(os.environ["PERCEPT_TEST_DATA"]) / "tfds"
     info = sources.describe("cifar10_jpeg", there).select("train[:99%]", "train[99%:]", "test")
     assert (info.shape, len(info.classes)) == ((32, 32, 3), 10)
-    images, labels = tfds_folders.read(there / "cifar10_jpeg" / "1.0.0", info._replace(splits={"test": 10_000}), 32)
+    images, labels, _ = tfds_folders.read(there / "cifar10_jpeg" / "1.0.0", info._replace(splits={"test": 10_000}), 32)
     assert images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10

@@ -1,97 +1,193 @@
-"""folder:PATH, a data set of one's own: PNG or JPEG files in a sub-folder a class."""
+"""folder:PATH, a data set of one's own: PNG or JPEG files in a sub-folder a class.
+
+What operating systems and storage devices leave beside images is passed over, and said; see `LITTER`.
+"""
 
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from percept_jax.data.bad import check
 from percept_jax.data.dataset import Info
 from percept_jax.data.images import decode, header, resize
 from percept_jax.errors import DataError, UsageError
+from percept_jax.labels import in_a_line
 
-_IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
+IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
 _OTHER_IMAGES = {".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif", ".npy"}
+# Names, in lower case, of files and folders that systems leave behind; and whatever begins with "._".
+LITTER = {
+    "__macosx", ".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    "$recycle.bin", "system volume information", "@eadir", "@recycle", "#recycle", "#snapshot", ".@__thumb", ".thumbnails",
+    "lost+found", ".directory", ".ipynb_checkpoints",
+}  # fmt: skip
+_SPLITS = {"train", "training", "validation", "val", "valid", "dev", "test", "testing"}
 
 
-def examples(root: Path) -> tuple[dict[str, list[Path]], list[str]]:
+def is_litter(name: str) -> bool:
+    """Whether a file or a folder is something that a system has left behind."""
+    return name.lower() in LITTER or name.startswith("._")
+
+
+def examples(root: Path, note: Callable[[str], None] | None = None) -> tuple[dict[str, list[Path]], list[str]]:
     """The files of each split, in the order in which they are held, and the names of the classes.
 
-    PATH/class/file is one split, `train`; PATH/split/class/file names its splits. Within a split the classes are spread
-    evenly, so that every slice of it is stratified; within a class the order is that of a hash of the file's name. Hidden
-    files, and files that are no images, are passed over.
+    PATH/class/file is one split, `train`; PATH/split/class/file names its splits, of which train, validation and test may be in
+    capitals. Within a split the classes are spread evenly, so that every slice of it is stratified; within a class the order is
+    that of a hash of the file's name. Hidden files, litter, and files that are no images are passed over; `note` is told of
+    litter.
 
     Raises UsageError where there is no such folder, DataError for an empty class, for an image that is neither PNG nor JPEG,
-    and for one that would be passed over where it is.
+    for one that would be passed over where it is, and for a folder whose name cannot be written down.
     """
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}", "dataset")
-    tops = _folders(root)
-    named = any(_folders(top) for top in tops)
-    splits = {top.name: _folders(top) for top in tops} if named else {"train": tops}
+    if not os.path.isdir(root):
+        raise UsageError(f"there is no folder {_shown(root)}", "dataset")
+    litter: set[Path] = set()
+    tops = _folders(root, litter)
+    named = _are_splits(tops)
+    places = _named_splits(root, tops) if named else {"train": root}
+    splits = {split: _folders(place, litter) if named else tops for split, place in places.items()}
     for place in [root, *(tops if named else [])]:
-        if stray := _files(place):
-            raise DataError(f"{stray[0]}: an image outside the folders of classes")
+        if lost := [path for path in _listed(place, litter) if _is_broken(path)]:
+            raise DataError(_broken(lost[0]))
+        if stray := _files(place, litter):
+            raise DataError(f"{_shown(stray[0])}: an image outside the folders of classes")
     classes = sorted({folder.name for folders in splits.values() for folder in folders})
     if len(classes) < 2:
-        raise UsageError(f"{root} has {len(classes)} folders of classes; it takes one for each class, two or more", "dataset")
+        raise UsageError(
+            f"{_shown(root)} has {len(classes)} folders of classes; it takes one for each class, two or more", "dataset"
+        )
     for split, folders in splits.items():
         if unknown := sorted({folder.name for folder in folders} - {folder.name for folder in splits.get("train", folders)}):
-            raise DataError(f"{root}: {split} has a class {unknown[0]!r} that train has not")
+            raise DataError(f"{_shown(root)}: {split} has a class {unknown[0]!r} that train has not")
         for folder in folders:
-            if deeper := _folders(folder):
-                raise DataError(f"{deeper[0]}: a folder inside the folder of a class")
-    files = {split: {folder.name: _files(folder) for folder in folders} for split, folders in splits.items()}
-    return {split: _spread(by_class, root / split if named else root) for split, by_class in files.items()}, classes
+            if deeper := _folders(folder, litter):
+                raise DataError(f"{_shown(deeper[0])}: a folder inside the class folder {folder.name}: images are right in it")
+    files = {split: {folder.name: _files(folder, litter) for folder in folders} for split, folders in splits.items()}
+    if litter and note:
+        counts = Counter("._*" if path.name.startswith("._") else path.name for path in litter)
+        said = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items()))
+        note(f"{_shown(root)}: passed over what systems leave behind: {_shown(said)}")
+    return {split: _spread(by_class, places[split]) for split, by_class in files.items()}, classes
 
 
-def describe(root: Path) -> Info:
-    """What is known of a folder from its files' names and headers. Raises UsageError and DataError, see `examples`."""
+def describe(root: Path, max_bad: int = 0) -> Info:
+    """What is known of a folder from its files' names and headers. Raises UsageError and DataError, see `examples`.
+
+    Up to `max_bad` images that cannot be read are left out; then every image is decoded, to know which they are. More of them are
+    a DataError, which lists them all.
+    """
     files, classes = examples(root)
-    sizes: Counter = Counter()
-    grey = True
-    for path in (path for paths in files.values() for path in paths):
-        try:
-            height, width, channels = header(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: {error}") from error
-        sizes[height, width] += 1
-        grey = grey and channels == 1
-    height, width = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
-    return Info((height, width, 1 if grey else 3), tuple(classes), {split: len(paths) for split, paths in files.items()})
+    headers, bad = _tried(header, [path for paths in files.values() for path in paths])
+    total = len(headers) + len(bad)
+    if bad or max_bad:
+        bad |= _tried(lambda path: decode(path.read_bytes(), 3).shape, [*headers])[1]
+    check([bad[path] for path in sorted(bad)], total, max_bad, "images")
+    good = {path: found for path, found in headers.items() if path not in bad}
+    if lost := sorted({path.parent for path in bad} - {path.parent for path in good}):
+        raise DataError(f"{_shown(lost[0])}: no image in it can be read")
+    sizes = {found[:2] for found in good.values()}
+    height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
+    grey = all(channels == 1 for _, _, channels in good.values())
+    splits = {split: sum(path in good for path in paths) for split, paths in files.items()}
+    return Info((height, width, 1 if grey else 3), tuple(classes), splits)
 
 
-def read(root: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the splits in `info`, as in `Dataset`. Raises DataError, naming the file."""
+def read(root: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images and labels of the splits in `info`, as in `Dataset`, and what is wrong with the images that cannot be read."""
     files, classes = examples(root)
     paths = [path for split in info.splits for path in files[split]]
-    images = np.empty((len(paths), image_size, image_size, info.shape[-1]), np.uint8)
-    for i, path in enumerate(paths):
+    images, labels = np.empty((len(paths), image_size, image_size, info.shape[-1]), np.uint8), []
+
+    def take(path: Path) -> None:
+        images[len(labels)] = resize(decode(path.read_bytes(), info.shape[-1]), image_size, image_size)
+        labels.append(classes.index(path.parent.name))
+
+    bad = _tried(take, paths)[1]
+    return images[: len(labels)], np.array(labels, np.int32), [*bad.values()]
+
+
+def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Path, Any], dict[Path, str]]:
+    """What `read` makes of each image, and what is wrong with those that it cannot read."""
+    good, bad = {}, {}
+    for path in paths:
         try:
-            images[i] = resize(decode(path.read_bytes(), info.shape[-1]), image_size, image_size)
+            good[path] = read(path)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: {error}") from error
-    return images, np.array([classes.index(path.parent.name) for path in paths], np.int32)
+            said = getattr(error, "strerror", None) or in_a_line(str(error))
+            bad[path] = _broken(path) if _is_broken(path) else f"{_shown(path)}: {said}"
+    return good, bad
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _are_splits(tops: list[Path]) -> bool:
+    """Whether folders are those of splits, with the folders of classes in them, rather than of classes."""
+    deep = [top for top in tops if _folders(top, set())]
+    if any(top.name.lower() in _SPLITS for top in deep):
+        return True
+    return bool(deep) and not any(_files(top, set()) for top in tops)
 
 
-def _files(folder: Path) -> list[Path]:
-    found = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".")]
+def _named_splits(root: Path, tops: list[Path]) -> dict[str, Path]:
+    """Folders by the names of the splits that they are: Train is train. Raises DataError where two are the same."""
+    places: dict[str, Path] = {}
+    for top in tops:
+        split = top.name.lower() if top.name.lower() in _SPLITS else top.name
+        if split in places:
+            raise DataError(f"{_shown(root)}: {places[split].name} and {top.name} are both the split {split}")
+        places[split] = top
+    return dict(sorted(places.items()))
+
+
+def _listed(folder: Path, litter: set[Path]) -> list[Path]:
+    """What is in a folder and neither hidden nor litter, sorted; litter is added to `litter`."""
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{_shown(folder)}: {error.strerror}") from error
+    litter.update(path for path in found if is_litter(path.name))
+    return [path for path in found if not path.name.startswith(".") and not is_litter(path.name)]
+
+
+def _folders(path: Path, litter: set[Path]) -> list[Path]:
+    """The folders in a folder. Raises DataError for a name that cannot be written down."""
+    found = [place for place in _listed(path, litter) if os.path.isdir(place)]
+    for place in found:
+        if place.name != in_a_line(place.name):
+            raise DataError(f"{_shown(place)}: the name of a folder has a control character, a line break or is no UTF-8")
+    return found
+
+
+def _files(folder: Path, litter: set[Path]) -> list[Path]:
+    """The images in a folder; also links to images that are not there, which cannot be read."""
+    found = [path for path in _listed(folder, litter) if os.path.isfile(path) or _is_broken(path)]
     for path in found:
         if path.suffix.lower() in _OTHER_IMAGES:
-            raise DataError(f"{path}: neither PNG nor JPEG")
-    return [path for path in found if path.suffix.lower() in _IMAGES]
+            raise DataError(f"{_shown(path)}: neither PNG nor JPEG")
+    return [path for path in found if path.suffix.lower() in IMAGES]
+
+
+def _is_broken(path: Path) -> bool:
+    return path.is_symlink() and not os.path.exists(path)
+
+
+def _broken(path: Path) -> str:
+    return f"{_shown(path)}: a broken link, to {_shown(os.readlink(path))}"
+
+
+def _shown(path: str | Path) -> str:
+    return in_a_line(os.fspath(path))
 
 
 def _spread(classes: dict[str, list[Path]], root: Path) -> list[Path]:
     rows = []
     for name, paths in classes.items():
         if not paths:
-            raise DataError(f"{root}: the class folder {name} has no PNG or JPEG files")
+            raise DataError(f"{_shown(root)}: the class folder {name} has no PNG or JPEG files")
         mixed = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.name)).digest())
         rows += [((rank + 0.5) / len(paths), name, path) for rank, path in enumerate(mixed)]
     return [path for _, _, path in sorted(rows)]

@@ -11,6 +11,7 @@ text:PATH    characters, each to be told from those before it; the first 80 % to
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from percept_jax.data import npz
+from percept_jax.data import names, npz
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.errors import DataError, UsageError, first_line
-from percept_jax.paths import input_file
+from percept_jax.paths import input_file, user_path
 
 MOST_TOKENS = 65_536  # different ones, where there are not more tokens than that
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")
@@ -29,17 +30,21 @@ UNKNOWN = "<unk>"
 
 
 class Reading(NamedTuple):
-    """How a file of sequences is read.
+    """How data are read.
 
     Attributes:
         sequence_length: characters of a text in one example.
         ahead: a target for each step of a series: its value so many steps later; 0: none.
         horizon: the last so many steps of a series are the target, those before them the input; 0: none.
+        max_bad_records: images or records that cannot be read, and are skipped.
+        fresh_cache: whether files are read again, whatever is kept of them.
     """
 
     sequence_length: int = 128
     ahead: int = 0
     horizon: int = 0
+    max_bad_records: int = 0
+    fresh_cache: bool = False
 
 
 class Part(NamedTuple):
@@ -52,19 +57,19 @@ class Part(NamedTuple):
 
 def is_sequences(name: str) -> bool:
     """Whether a data set's name is that of a file of sequences."""
-    return name.split(":")[0] in READERS and ":" in name
+    return names.parts(name)[0] in READERS
 
 
 def path_of(name: str, data_dir: Path) -> Path:
     """The file that a name stands for: from here, else from the data directory. Raises UsageError where there is none."""
-    kind, _, path = name.partition(":")
+    kind, path, _ = names.parts(name)
     if not path:
         raise UsageError(f"needs a path: {kind}:PATH", "dataset")
-    places = [Path(path).expanduser(), data_dir / path, data_dir / Path(path).name]
-    found = next((place for place in places if place.is_file()), None)
+    places = [user_path(path, "dataset"), data_dir / path, data_dir / Path(path).name]
+    found = next((place for place in places if os.path.isfile(place)), None)
     if found is None:
         raise UsageError(f"there is no file {path}, neither here nor in {data_dir}", "dataset")
-    return found.resolve()
+    return names.absolute(found)
 
 
 def load(name: str, data_dir: Path, reading: Reading) -> Dataset:

@@ -1,5 +1,6 @@
 """Data sets in TFDS folders, however they were prepared: found, described and read without TensorFlow."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,35 +34,64 @@ def find(name: str, data_dir: Path) -> Path | None:
     return max(found, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 
-def describe(folder: Path) -> Info:
-    """What is known of a folder. Raises UsageError unless an example has one image and one label, DataError if it is damaged."""
+def describe(folder: Path, max_bad: int = 0) -> Info:
+    """What is known of a folder. Raises UsageError unless an example has one image and one label, DataError if it is damaged.
+
+    Where bad records may be skipped, every record is decoded, to know how many are good; see `read`.
+    """
     builder = _builder(folder)
     image, label = (builder.info.features[key] for key in _keys(builder, folder))
     height, width, channels = (size or 0 for size in image.shape)
     splits = {name: split.num_examples for name, split in builder.info.splits.items()}
-    return Info((height, width, 1 if channels == 1 else 3), tuple(label.names), splits, folder.name)
+    info = Info((height, width, 1 if channels == 1 else 3), tuple(label.names), splits, folder.name)
+    return info._replace(splits={name: _good(folder, info, name) for name in splits}) if max_bad else info
 
 
-def read(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the splits in `info`, as in `Dataset`. Raises DataError, naming the record."""
-    count, channels = sum(info.splits.values()), info.shape[-1]
-    images, labels = np.empty((count, image_size, image_size, channels), np.uint8), np.empty(count, np.int32)
-    for i, (where, image, label) in enumerate(_records(folder, info)):
+def read(folder: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images and labels of the splits in `info`, as in `Dataset`, and what is wrong with the records that cannot be read."""
+    sizes = _builder(folder).info.splits
+    count = sum(sizes[split].num_examples for split in info.splits)
+    images, labels, bad = np.empty((count, image_size, image_size, info.shape[-1]), np.uint8), [], []
+    for where, image, label in _records(folder, info):
         try:
-            images[i] = resize(decode(image, channels), image_size, image_size)
+            images[len(labels)] = resize(_decoded(image, label, info), image_size, image_size)
+            labels.append(label)
         except ValueError as error:
-            raise DataError(f"{where}: {error}") from error
-        if not 0 <= label < len(info.classes):
-            raise DataError(f"{where}: label {label}, but there are {len(info.classes)} classes")
-        labels[i] = label
-    return images, labels
+            bad.append(f"{where}: {error}")
+    return images[: len(labels)], np.array(labels, np.int32), bad
 
 
-def _records(folder: Path, info: Info) -> Iterator[tuple[str, bytes, int]]:
-    """Where it is, the encoded image and the label of each example."""
+def _good(folder: Path, info: Info, split: str) -> int:
+    """How many records of a split can be read; all, where none can, as where there are no labels: `read` tells, if it is used."""
+    good = 0
+    try:
+        for _, image, label in _records(folder, info._replace(splits={split: 0})):
+            with contextlib.suppress(ValueError):
+                good += len(_decoded(image, label, info)) > 0
+    except DataError:
+        pass
+    return good or info.splits[split]
+
+
+def _decoded(image: bytes | Exception, label: int, info: Info) -> np.ndarray:
+    """The image of a record. Raises ValueError where it cannot be read, or where the label is that of no class."""
+    if isinstance(image, Exception):
+        raise ValueError(first_line(image)) from image
+    pixels = decode(image, info.shape[-1])
+    if not 0 <= label < len(info.classes):
+        raise ValueError(f"label {label}, but there are {len(info.classes)} classes")
+    return pixels
+
+
+def _records(folder: Path, info: Info) -> Iterator[tuple[str, bytes | Exception, int]]:
+    """Where it is, the encoded image and the label of each example of the splits in `info`; an error and -1 for a bad one.
+
+    Raises DataError where a split as a whole cannot be read.
+    """
     builder = _builder(folder)
     keys = _keys(builder, folder)
-    for split, examples in info.splits.items():
+    for split in info.splits:
+        examples = builder.info.splits[split].num_examples
         try:
             source = _source(builder, split, keys[0])
             found = len(source)
@@ -70,20 +100,24 @@ def _records(folder: Path, info: Info) -> Iterator[tuple[str, bytes, int]]:
         if found != examples:
             raise DataError(f"{folder}: split {split} has {found} examples, not {examples}")
         for first in range(0, examples, 1000):
-            for number, record in _block(source, range(first, min(first + 1000, examples)), f"{folder}: {split} record"):
-                yield f"{folder}: {split} record {number}", *(record[key] for key in keys)
+            for number, record in _block(source, range(first, min(first + 1000, examples))):
+                bad = isinstance(record, Exception)
+                yield f"{folder}: {split} record {number}", *((record, -1) if bad else (record[key] for key in keys))
 
 
-def _block(source: Any, numbers: range, where: str) -> Iterator[tuple[int, Any]]:
+def _block(source: Any, numbers: range) -> list[tuple[int, Any]]:
+    """Records by their numbers; an error in place of one that cannot be read."""
     try:
-        return zip(numbers, source.__getitems__(numbers), strict=True)
-    except Exception:  # read one at a time, to say which it is
-        for number in numbers:
-            try:
-                source.__getitems__([number])
-            except Exception as error:
-                raise DataError(f"{where} {number}: {first_line(error)}") from error
-        raise
+        return [*zip(numbers, source.__getitems__(numbers), strict=True)]
+    except Exception:  # array_record and TFDS raise many kinds for a damaged one; read one at a time, to know which it is
+        return [(number, _one(source, number)) for number in numbers]
+
+
+def _one(source: Any, number: int) -> Any:
+    try:
+        return source.__getitems__([number])[0]
+    except Exception as error:
+        return error
 
 
 def _source(builder: Any, split: str, image: str) -> Any:

@@ -18,6 +18,12 @@ from percept_jax.paths import user_path
 from percept_jax.training import stored
 
 
+def absolute(init_from: str) -> str:
+    """--init_from with an absolute path, and the checksum that it has, if any."""
+    path, crc = _parts(init_from)
+    return f"{path}#{crc}" if crc else str(path)
+
+
 def located(init_from: str) -> str:
     """--init_from with an absolute path and the checksum of the weights that are there now, unless it has one.
 

@@ -1,0 +1,22 @@
+"""Images and records that cannot be read: all of a data set are listed at once, and some may be skipped."""
+
+from collections.abc import Sequence
+
+from percept_jax.errors import DataError
+from percept_jax.labels import in_a_line
+
+_SHOWN = 10
+
+
+def told(bad: Sequence[str], total: int, what: str) -> str:
+    """What is wrong with which of `total` images or records, in one line; the first ten, and how many there are."""
+    if len(bad) == 1:
+        return in_a_line(bad[0])
+    more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+    return f"{len(bad)} of {total} {what} cannot be read: " + "; ".join(map(in_a_line, bad[:_SHOWN])) + more
+
+
+def check(bad: Sequence[str], total: int, most: int, what: str) -> None:
+    """Raises DataError where there are more bad ones than may be skipped."""
+    if len(bad) > most:
+        raise DataError(told(bad, total, what) + (f"; more than --max_bad_records={most}" if most else ""))
