@@ -1,53 +1,112 @@
 """Images on the host: files and bytes to uint8 arrays, always with the number of channels asked for."""
 
+import contextlib
 import io
+import math
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from percept_jax.errors import UsageError
+from percept_jax.errors import UsageError, first_line
+
+MAX_PIXELS = 300_000_000
+# Beyond so many, an image is made smaller while it is decoded: models see 4096 x 4096 pixels at most.
+LARGE = 64_000_000
+_TEXT = 1 << 28  # bytes of text in a PNG, over all of it
+_TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # what may say that an image has to be turned
+
+
+class _TooLargeError(ValueError):
+    pass
 
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
     """PNG or JPEG bytes to uint8 `[height, width, channels]` as a viewer shows them; 1 channel is luma, 3 are RGB.
 
-    Transparent parts show the background that most viewers give them, white. Raises ValueError where it is not an image.
+    Transparent parts show the background that most viewers give them, white. An image of more than `LARGE` pixels is made
+    smaller, by a whole factor. Raises ValueError where it is not an image, or has more than `MAX_PIXELS`.
     """
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them, not scale them
-                deep = np.asarray(image).astype(np.uint32)
-                clear = deep == image.info.get("transparency", -1)
-                image = Image.fromarray(np.where(clear, 255, deep >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError("not a PNG or JPEG image") from error
-    except Exception as error:  # Pillow raises many kinds for a damaged file
-        raise ValueError(f"not a PNG or JPEG image that can be read ({error})") from error
     if channels not in (1, 3):
         raise ValueError(f"an image file has 1 or 3 channels, not {channels}")
-    return pixels.reshape(*pixels.shape[:2], channels)
+    mode = "L" if channels == 1 else "RGB"
+    with _opened(io.BytesIO(encoded)) as image:
+        factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
+        if factor > 1 and image.format != "PNG":  # a JPEG is made smaller by 2, 4 or 8 at no cost
+            factor = min(size for size in (2, 4, 8) if size >= factor)
+            image.draft(None, (image.width // factor, image.height // factor))
+            factor = 1
+        image.load()
+        if factor > 1:
+            image = _reduced(image, mode, factor)
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(_flat(image, mode))
+        return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def header(path: Path) -> tuple[int, int, int]:
     """Height, width and channels (1 where it is grey) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
+    with _opened(path) as image:
+        exif = image.getexif() if "exif" in image.info else {}  # without the look, which decodes a PNG to find none
+        turned = exif.get(0x0112, 1) >= 5  # an orientation that swaps the sides
+        width, height = image.size[::-1] if turned else image.size
+        return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
+
+
+@contextlib.contextmanager
+def _opened(source: Any) -> Iterator[Image.Image]:
+    """A PNG or JPEG file, or one in memory, for what is done to it in the block.
+
+    Pillow's warnings are not for the person who trains: either an image can be decoded, or it is named. Its own bounds on pixels
+    and texts take the place of ours afterwards. Raises ValueError for an image that cannot be read, OSError for a file.
+    """
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            exif = image.getexif() if "exif" in image.info else {}  # without the look, which decodes a PNG to find none
-            turned = exif.get(0x0112, 1) >= 5  # an orientation that swaps the sides
-            width, height = image.size[::-1] if turned else image.size
-            return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = None, _TEXT, _TEXT
+            with Image.open(source, formats=("PNG", "JPEG")) as image:
+                if image.width * image.height <= MAX_PIXELS:
+                    yield image
+                    return
+                size = f"{image.width} x {image.height}"
+        raise _TooLargeError(f"an image of {size} pixels; at most {MAX_PIXELS // 10**6} million can be read")
     except UnidentifiedImageError as error:
         raise ValueError("not a PNG or JPEG image") from error
+    except (MemoryError, _TooLargeError):
+        raise
     except Exception as error:  # Pillow raises many kinds for a damaged file, among them an OSError of no number
         if getattr(error, "errno", None):
             raise
-        raise ValueError(f"not a PNG or JPEG image that can be read ({error})") from error
+        raise ValueError(f"not a PNG or JPEG image that can be read ({first_line(error)})") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = before
+
+
+def _flat(image: Image.Image, mode: str) -> Image.Image:
+    """An image in the mode L or RGB, 8 bits a channel, on a white background. One that is so is returned as it is."""
+    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them, not scale them
+        deep = np.asarray(image).astype(np.uint32)
+        clear = deep == image.info.get("transparency", -1)
+        image = Image.fromarray(np.where(clear, 255, deep >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _reduced(image: Image.Image, mode: str, factor: int) -> Image.Image:
+    """A flat image, smaller by a whole factor, made from one band after the other, so that there is no second large one."""
+    rows = max(1, (1 << 22) // image.width // factor) * factor
+    small = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        small.paste(_flat(band, mode).reduce(factor), (0, top // factor))
+    small.info = {key: value for key, value in image.info.items() if key in _TURNED}
+    return small
 
 
 def read(path: Path, channels: int) -> np.ndarray:
