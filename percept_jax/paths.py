@@ -34,7 +34,7 @@ def user_path(text: str | os.PathLike, flag: str | None = None, where: str | Non
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(text).decode(errors="replace")
+        shown = text.encode(errors="replace").decode()
         raise UsageError(f"{shown!r}: the path is not UTF-8, so it cannot be written down; rename it", flag, where) from None
     if "\0" in text or len(text.splitlines()) > 1 or text != text.rstrip("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"):
         raise UsageError(f"{text!r}: a path has no line break and no NUL", flag, where)

@@ -397,6 +397,7 @@ FOLDERS = {
     "{folder}/a\nb": "has U+000A in it|a path has no line break",
     "{folder}/a\0b": "has U+0000 in it|a path has no line break and no NUL",
     "{folder}/\udcff": "is not UTF-8",
+    "{folder}/x\ud800": "is not UTF-8",
     "{folder}/file/below": "{folder}/file is not a folder|Not a dir|neither a sweep|not a run|no such file|not a directory",
 }
 

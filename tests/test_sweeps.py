@@ -283,7 +283,7 @@ FAULTS = {  # lines of the file, arguments, what is said: of the first line belo
     "seed of an arm": ("[a]|--seed=3", "", 1, "--seed: a sweep has --seeds"),
     "seed": ("", "--seed=3", None, "--seed: a sweep has --seeds"),
     "seeds": ("--seeds={4294967295,4294967296}", "", 0, "--seeds: 4294967296 is outside [0, 4294967295]"),
-    "flag file": ("--flagfile=none.flags", "", 0, "FOLDER/none.flags: No such file or directory"),
+    "flag file": ("--flagfile=none.flags", "", 0, "--flagfile: FOLDER/none.flags: no such file"),
     "baseline": ("--baseline=b|[a]|--momentum=0.5", "", 0, "--baseline: unknown name 'b'"),
     "run_dir of an arm": ("[a]|--run_dir=x", "", 1, "--run_dir: is of the whole sweep"),
     "to": ("", "--to=x", None, "--to: does not apply to a sweep"),
@@ -314,7 +314,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(write, tmp_pat
 
 
 def test_a_file_that_is_not_there_and_a_folder_that_is_another_s(write, tmp_path, capsys):
-    assert refused(capsys, tmp_path, ["none.sweep"]) == "command line: none.sweep: No such file or directory\n"
+    assert refused(capsys, tmp_path, ["none.sweep"]) == "command line: none.sweep: no such file\n"
     path = write("--seeds=2")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")

@@ -45,7 +45,7 @@ class Sweep:
         self.request, self.spec = request, request.spec
         first = request.setups[0].experiment
         with self._located(request.setups[0].origins):
-            self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name)
+            self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
         self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
         with self._located(request.origins):
             self.options = options(request.options)
