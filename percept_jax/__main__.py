@@ -196,7 +196,8 @@ def run(request: Request | SweepRequest) -> dict[str, Any]:
     if isinstance(request, SweepRequest):
         if request.options["help"]:
             return describe.show_help(None, OPTIONS)
-        return commands.sweep(request, signals.Signals())
+        with signals.Signals() as interrupted:
+            return commands.sweep(request, interrupted)
     command, *rest = request.words or [""]
     if request.options["help"]:
         return describe.show_help(request.experiment.model if "model" in request.origins else None, OPTIONS)
@@ -220,7 +221,8 @@ def run(request: Request | SweepRequest) -> dict[str, Any]:
 def _train(request: Request) -> dict[str, Any]:
     from percept_jax import commands
 
-    return commands.train(request.experiment, request.name, signals.Signals(), BEGAN)
+    with signals.Signals() as interrupted:
+        return commands.train(request.experiment, request.name, interrupted, BEGAN)
 
 
 def main(args: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Calling it tells the number of the signal that asks to stop, None before one came.
+    """As a context, it hears of signals; calling it tells the number of the one that asks to stop, None before one came.
 
     Until it is called for the first time there is no state to save, and a signal raises `Stopped` where the process is. From then
     on whoever calls it stops in time. A second signal ends the process at once.
@@ -35,11 +35,19 @@ class Signals:
     def __init__(self) -> None:
         self._came: int | None = None
         self._polled = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
         _listener().signals = self
-        for number in STOPPING:
-            signal.signal(number, self._stop)
+        self._before = {number: signal.signal(number, self._stop) for number in STOPPING}
         # A run outlives its terminal.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        _listener().signals = None
 
     def __call__(self) -> int | None:
         """The number of the signal, if one came."""
@@ -59,9 +67,15 @@ class Signals:
 
 
 class _Listener(threading.Thread):
-    """Hears of signals at once, whatever the main thread does. Without `signals` there is nothing to save, and one ends all."""
+    """Hears of signals at once, whatever the main thread does.
+
+    Attributes:
+        signals: who is told; None where there is nothing to save.
+        leaves: whether one ends the process then.
+    """
 
     signals: Signals | None = None
+    leaves = False
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name="signals")
@@ -75,6 +89,8 @@ class _Listener(threading.Thread):
         while True:
             (number,) = os.read(self._reading, 1)
             if number not in STOPPING:
+                continue
+            if self.signals is None and not self.leaves:
                 continue
             if self.signals is None or told is self.signals:
                 say("interrupted", error=True)
@@ -92,7 +108,7 @@ def _listener() -> _Listener:
 
 def listen() -> None:
     """From here on a signal ends the process at once, with 130 or 143; until there is a `Signals`."""
-    _listener()
+    _listener().leaves = True
     for number in STOPPING:
         signal.signal(number, lambda came, frame: None)
 
