@@ -209,7 +209,7 @@ def run(
     except UsageError:
         if path := finished_before(absolute(experiment, folder), name):
             report.note(f"the data or the weights are not there any more; {path} was finished with them")
-            return _checked(path)
+            return _checked(path, report.note)
         raise
     path = run_path(experiment, name)
     refuse_strangers(path, experiment)
@@ -227,12 +227,16 @@ def run(
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
-    return _checked(path)
+    return _checked(path, report.note)
 
 
-def _checked(path: Path) -> Path:
-    """The directory of a finished run. Raises DataError where it diverged."""
+def _checked(path: Path, note: Callable[[str], None]) -> Path:
+    """The directory of a finished run; `note` is told what is wrong with it. Raises DataError where it diverged."""
     result = records.read_result(path)
+    try:
+        records.read_whole(path)
+    except StorageError as error:
+        note(str(error))
     if result["status"] == "diverged":
         raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
     return path

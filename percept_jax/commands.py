@@ -75,7 +75,7 @@ def compare(request: Request) -> dict[str, Any]:
     alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
     digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
     folder = to or (paths[0] if alone else ROOT / "runs" / f"compare-{digest}")
-    return show(loaded, folder)
+    return show(loaded, folder, own=alone and not to)
 
 
 def evaluate(request: Request) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Says things to a person. A process outlives its terminal: a message that cannot be printed is dropped."""
 
 import contextlib
+import functools
 import os
 import sys
 from typing import TextIO
@@ -18,6 +19,12 @@ def say(text: str = "", error: bool = False) -> None:
             print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
     except (OSError, ValueError):
         _forget(stream)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Prints a line on standard error, the first time that it is asked to."""
+    say(text, error=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -22,6 +22,7 @@ from percept_jax.errors import StorageError, first_line
 # What is written before it takes its place: ".result.json.4711.percept-part".
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.percept-part")
 
+_LOG = b"# a log of percept_jax\n"
 _ARRAYS = "percept_jax arrays 2"  # the format of `write_arrays`
 
 
@@ -99,6 +100,8 @@ def in_place(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.percept-part")
     made = False
     try:
+        if path.is_symlink():
+            raise StorageError(f"{path}: a symbolic link, which is not replaced")
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # of a process that had the same number, and was killed
             temporary.unlink()
@@ -125,10 +128,21 @@ def open_to_append(path: Path) -> Any:
 
 
 def open_log(path: Path) -> Any:
-    """A file that another process may print to, emptied first. Never follows a link. Raises StorageError."""
+    """A file that another process may print to, emptied first if it is such a log already.
+
+    Raises StorageError where it is another file, one that has a second name, or a link.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_NOFOLLOW, 0o666), "w")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        status = os.fstat(file)
+        ours = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.pread(file, len(_LOG), 0) in (_LOG, b"")
+        if not ours:
+            os.close(file)
+            raise StorageError(f"{path}: not a log that was written here; it is not emptied")
+        os.ftruncate(file, 0)
+        os.write(file, _LOG)
+        return os.fdopen(file, "w")
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
@@ -141,10 +155,11 @@ class Lock:
         held: whether this process holds it.
     """
 
-    def __init__(self, path: Path, folder: Path, wait: bool = False):
+    def __init__(self, path: Path, folder: Path, wait: bool = False, shared: bool = False):
         """Takes the lock on the file `path`, which is made if need be, never emptied, and never reached through a link.
 
-        With `wait` this returns only when the lock is held. Raises StorageError where there can be no such file.
+        With `wait` this returns only when the lock is held; a `shared` one others may hold too, if theirs is shared. Raises
+        StorageError where there can be no such file.
         """
         self.folder, self.held = folder, False
         try:
@@ -157,7 +172,8 @@ class Lock:
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise StorageError(f"{path}: not a file")
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(self._file, kind | (0 if wait else fcntl.LOCK_NB))
             self.held = True
         except BlockingIOError:
             self.release()
@@ -177,9 +193,9 @@ class Lock:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool = False, folder: Path | None = None) -> Iterator[Lock]:
+def locked(path: Path, wait: bool = False, folder: Path | None = None, shared: bool = False) -> Iterator[Lock]:
     """A lock, see `Lock`, until the block ends; its `held` says whether this process has it. `folder` is what it stands for."""
-    lock = Lock(path, folder or path.parent, wait)
+    lock = Lock(path, folder or path.parent, wait, shared)
     try:
         yield lock
     finally:

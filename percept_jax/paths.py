@@ -13,6 +13,7 @@ from percept_jax.errors import UsageError
 
 # Bytes in one name, and in a whole path, on the file systems that Linux and macOS use.
 LONGEST_NAME, LONGEST_PATH = 255, 4095
+LONGEST_OUTPUT = 220  # beside it is written, under a longer name, what takes its place
 
 _SPECIAL = ("/proc", "/sys", "/dev")
 
@@ -75,6 +76,10 @@ def output_path(text: str | os.PathLike, flag: str | None = None, where: str | N
     That is below something that is no folder, in a folder that may not be written to, or among the kernel's own files.
     """
     path = user_path(text, flag, where)
+    if len(path.name.encode()) > LONGEST_OUTPUT:
+        raise UsageError(
+            f"{path.name[:40]}...: the name is too long, that of a file to write has at most {LONGEST_OUTPUT} bytes", flag, where
+        )
     resolved = Path(os.path.realpath(path))
     if any(resolved.is_relative_to(place) for place in _SPECIAL) and not resolved.is_relative_to("/dev/shm"):
         raise UsageError(f"{path}: the system's own files are there, and nothing can be kept", flag, where)

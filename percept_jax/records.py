@@ -169,18 +169,20 @@ def verify(folder: Path, name: str, content: bytes) -> None:
         raise StorageError(f"{folder / name}: damaged: not what the run wrote")
 
 
-def read_whole(folder: Path, ours: bool) -> tuple[Provenance | None, Result | None]:
+def read_whole(folder: Path, identity: str = "") -> tuple[Provenance | None, Result | None]:
     """provenance.json and result.json of a run directory, None where there is none; of a finished run all else is looked at too.
 
-    Raises StorageError where one of its files is not what the run wrote, or, if it has to be `ours`, where its mark is not.
+    Raises StorageError where one of its files is not what the run wrote, or where it is to be the run `identity`, and is not.
     """
     mark = folder / "provenance.json"
-    provenance = read_mark(mark, Provenance, RUN) if ours else read(mark, Provenance) if mark.exists() else None
+    provenance = read_mark(mark, Provenance, RUN) if identity else read(mark, Provenance) if mark.exists() else None
+    if identity and provenance and provenance["identity"] != identity:
+        raise StorageError(f"{mark}: of another run, {provenance['identity']}")
     result = read_result(folder)
     if result and provenance:
         for name in provenance.get("files", {}):
             verify(folder, name, files.read_bytes(folder / name))
-    elif result and ours:
+    elif result and identity:
         raise StorageError(f"{mark}: there is no such file any more")
     return provenance, result
 

@@ -275,6 +275,16 @@ def test_fresh_deletes_only_what_is_ours(small):
     assert (run.path / "notes.txt").exists()
 
 
+def test_a_run_directory_behind_a_link_is_the_directory(small, tmp_path):
+    run = train(small)
+    (tmp_path / "link").symlink_to(run.path)
+    (run.path / ".provenance.json.7.percept-part").write_text("half")
+    again = train(dataclasses.replace(small, run_dir=str(tmp_path / "link"), fresh=True))
+    assert again.result["test"] == run.result["test"]
+    assert not list(run.path.glob("*.percept-part"))
+    assert checkpoint.steps(run.path / "checkpoints")
+
+
 def test_a_checkpoint_of_another_run_is_refused(small, tmp_path):
     run = train(dataclasses.replace(small, run_dir=str(tmp_path / "other"), seed=1))
     mine = train(small)

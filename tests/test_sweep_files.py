@@ -196,3 +196,91 @@ def test_tables_and_weights_replace_only_their_own(again, tmp_path, capsys):
     assert (tmp_path / "mine.safetensors").read_bytes() == b"years of training"
     for _ in range(2):
         assert main(["export", trial, f"--to={tmp_path / 'new.safetensors'}"]) == 0
+
+
+def test_a_refused_fresh_start_changes_nothing(again, capsys):
+    """Neither at once, nor through what the other process does next, nor at the next start."""
+    folder, command = again
+    before = everything(folder / "trials")
+    with files.locked(folder / ".locks" / "work", shared=True):
+        assert "another process works on this sweep" in refused(capsys, [*command, "--fresh"], 3)
+    assert not records.read(folder / "plan.json", records.Plan)["clearing"]
+    assert main(command) == 0
+    assert everything(folder / "trials") == before
+
+
+def test_a_trial_under_the_name_of_another_is_damaged(again, capsys):
+    folder, command = again
+    one, other = sorted(folder.glob("trials/*"))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    assert "of another run" in refused(capsys, command, 1)
+    main(command)
+    assert "(1 damaged)" in capsys.readouterr().out
+
+
+def test_what_is_beside_packs_and_logs_stays(done, tmp_path):
+    folder = tmp_path / "sweep"
+    (folder / ".workers").mkdir(parents=True)
+    (folder / ".workers" / "0.log").write_text("mine")
+    command = [str(done / "small.sweep"), f"--run_dir={folder}"]
+    assert main([*command, "--workers=2"]) == 3
+    assert (folder / ".workers" / "0.log").read_text() == "mine"
+    (folder / "packs" / "mine").mkdir(parents=True)
+    (folder / "packs" / "mine" / "step_000000010.safetensors").write_text("mine")
+    assert main(command) == 0
+    assert main([*command, "--fresh"]) == 0
+    assert (folder / "packs" / "mine" / "step_000000010.safetensors").read_text() == "mine"
+
+
+def test_tables_never_go_into_another_sweep_or_through_a_link(again, done, tmp_path, capsys):
+    folder, _ = again
+    before = everything(folder)
+    assert "whose tables are its own" in refused(capsys, ["compare", str(done / "done"), f"--to={folder}"], 2)
+    assert everything(folder) == before
+    (tmp_path / "public").write_text("old")
+    (folder / "table.md").unlink()
+    (folder / "table.md").symlink_to(tmp_path / "public")
+    refused(capsys, ["compare", str(folder)], 2, 3)
+    assert (folder / "table.md").is_symlink()
+    assert (tmp_path / "public").read_text() == "old"
+
+
+def test_one_damaged_run_costs_a_comparison_that_run(again, capsys):
+    folder, _ = again
+    runs = sorted(map(str, folder.glob("trials/*")))
+    for file in ("result.json", "run.flags"):
+        content = (folder / "trials" / runs[0] / file).read_bytes()
+        (folder / "trials" / runs[0] / file).write_text("{}")
+        capsys.readouterr()
+        assert main(["compare", *runs, f"--to={folder.parent / 'out'}"]) == 0
+        assert "(1 damaged)" in capsys.readouterr().out
+        (folder / "trials" / runs[0] / file).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["failures.json", "table.md", "trials"])
+def test_what_is_no_file_or_no_folder_is_refused_at_the_door(again, capsys, name):
+    folder, command = again
+    if name == "trials":
+        shutil.rmtree(folder / name)
+        (folder / name).write_text("a file")
+    else:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+    before = everything(folder)
+    for fresh in ([], ["--fresh"]):
+        assert name in refused(capsys, [*command, *fresh], 2)
+    assert everything(folder) == before
+
+
+@pytest.mark.parametrize("plan", [
+    {"arms": []}, {"arms": [{"name": "a", "flags": [], "trials": {"abc": "deadbeefdead"}}]}, {"baseline": "b"},
+    {"arms": [{"name": "a", "flags": [], "trials": {"1" * 5000: "deadbeefdead"}}]}, {"name": "\ud800"},
+    {"arms": [{"name": "a", "flags": [], "trials": {"1": "../../x"}}]},
+])  # fmt: skip
+def test_a_plan_that_makes_no_sense_is_one_line(tmp_path, capsys, plan):
+    arms = [{"name": "a", "flags": [], "trials": {"1": "deadbeefdead"}}]
+    (tmp_path / "s").mkdir()
+    base = {"name": "x", "metric": "test/accuracy", "baseline": "a", "arms": arms}
+    (tmp_path / "s" / "plan.json").write_text(json.dumps(base | plan))
+    assert "plan.json: " in refused(capsys, ["compare", str(tmp_path / "s")], 3)

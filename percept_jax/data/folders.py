@@ -118,8 +118,8 @@ def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Pat
     for path in paths:
         try:
             good[path] = read(path)
-        except (OSError, ValueError) as error:
-            said = getattr(error, "strerror", None) or in_a_line(str(error))
+        except (OSError, ValueError, MemoryError) as error:
+            said = getattr(error, "strerror", None) or in_a_line(str(error)) or "it takes more memory than there is"
             bad[path] = _broken(path) if _is_broken(path) else f"{_shown(path)}: {said}"
     return good, bad
 

@@ -82,9 +82,8 @@ def load(name: str, data_dir: Path, reading: Reading) -> Dataset:
     for split, part in parts.items():
         if not (part.targets >= 0 if info.classes else ~np.isnan(part.targets)).any():
             raise DataError(f"{path}: {split} has no target")
-    inputs, targets, lengths = (
-        _stack(arrays, fill) for arrays, fill in zip(zip(*parts.values(), strict=True), (0, -1, 0), strict=True)
-    )
+    columns = zip(*parts.values(), strict=True)
+    inputs, targets, lengths = (_stack(arrays, fill) for arrays, fill in zip(columns, (0, -1, 0), strict=True))
     info = info._replace(
         shape=inputs.shape[1:], target_shape=targets.shape[1:], splits={s: len(p.inputs) for s, p in parts.items()}
     )
@@ -156,6 +155,8 @@ def _classes(targets: Mapping[str, np.ndarray], names: np.ndarray | None) -> tup
     classes = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes)
     if len(classes) < count:
         raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
+    if len(set(classes)) < len(classes) or not all(classes):
+        raise ValueError("classes has a name twice, or an empty one")
     known = np.unique(targets["train"])
     for split, labels in targets.items():
         new = np.setdiff1d(labels[labels >= 0], known)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL
 
-from percept_jax import files
+from percept_jax import deletion, files
 from percept_jax.checks import unknown
 from percept_jax.data import folders, images, names, sequences, teaching, tfds_folders
 from percept_jax.data.bad import check, told
@@ -258,7 +258,9 @@ def _cached(
     if bad and note:
         note(f"skipped, as --max_bad_records allows: {told(bad, total, what)}")
     if not found:
-        with contextlib.suppress(StorageError):  # a folder that is only read: decoded again next time
+        # Suppressed: a folder that is only read; they are decoded again next time.
+        with contextlib.suppress(StorageError), files.locked(cache.parent / ".lock", wait=True) as lock:
+            deletion.delete_temporaries(lock, cache.parent, re.compile(re.escape(cache.name)))
             files.write_arrays(cache, {"images": pixels, "labels": labels}, {**made_from._asdict(), "bad": bad})
     return pixels, labels
 

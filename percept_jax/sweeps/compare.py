@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from percept_jax import checks, files, records
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.metrics import headline
-from percept_jax.records import SWEEP, Plan
+from percept_jax.records import SWEEP, Plan, Provenance
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.statistics import better, changed, value
@@ -72,13 +72,11 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
 def _read_sweep(path: Path) -> Sweep:
     plan = records.read(path / "plan.json", Plan)
     failures = read_failures(path)
-    for trial in (trial for arm in plan["arms"] for trial in arm["trials"].values()):
-        if trial is not None and (trial != Path(trial).name or trial in ("", ".", "..")):
-            raise StorageError(f"{path / 'plan.json'}: {trial!r} is not the name of a trial")
+    _check_plan(plan, path / "plan.json")
     arms = []
     for arm in plan["arms"]:
         outcomes = [
-            _outcome(int(seed), path / "trials" / trial, failures.get(trial), plan.get("format") == SWEEP)
+            _outcome(int(seed), path / "trials" / trial, failures.get(trial), trial if plan.get("format") == SWEEP else "")
             if trial
             else Outcome(int(seed), path, "failed" if arm.get("error") else "missing", error=arm.get("error", ""))  # not tuned
             for seed, trial in arm["trials"].items()
@@ -87,10 +85,26 @@ def _read_sweep(path: Path) -> Sweep:
     return Sweep(plan["name"], arms, plan["metric"], plan["baseline"])
 
 
+def _check_plan(plan: Plan, path: Path) -> None:
+    """Raises StorageError where a plan's names and numbers make no sense."""
+    names = [arm["name"] for arm in plan["arms"]]
+    texts = [plan["name"], plan["metric"], *names, *(line for arm in plan["arms"] for line in arm["flags"])]
+    if plan["baseline"] not in names or any(not text.isprintable() for text in texts):
+        raise StorageError(f"{path}: damaged: its arms and its baseline are not those of a sweep")
+    for seed, trial in (item for arm in plan["arms"] for item in arm["trials"].items()):
+        named = trial is None or re.fullmatch(r"[\w-]{1,64}", trial, re.ASCII)
+        if not named or not re.fullmatch(r"[0-9]{1,18}", seed):
+            raise StorageError(f"{path}: damaged: {trial!r:.80} is not the name of a trial, or {seed!r:.80} no seed")
+
+
 def _read_runs(paths: Sequence[Path]) -> Sweep:
     groups: dict[frozenset[tuple[str, str]], Arm] = {}
     for path in paths:
-        flags = _run_flags(path)
+        try:
+            flags = _run_flags(path)
+        except StorageError as error:  # it costs itself alone
+            groups[frozenset([("run", str(path))])] = Arm("", {"run": str(path)}, [Outcome(0, path, "damaged", error=str(error))])
+            continue
         outcome = _outcome(int(flags.pop("seed")), path)
         arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, []))
         arm.outcomes.append(outcome)
@@ -113,9 +127,9 @@ def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
     return ["baseline", *names[1:]]
 
 
-def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None, ours: bool = False) -> Outcome:
+def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None, identity: str = "") -> Outcome:
     try:
-        provenance, result = records.read_whole(path, ours)
+        provenance, result = records.read_whole(path, identity)
     except StorageError as error:
         return Outcome(seed, path, "damaged", error=str(error))
     starts = [provenance, *provenance.get("restarts", [])] if provenance else []
@@ -179,8 +193,9 @@ def _run_flags(path: Path) -> dict[str, str]:
     """What run.flags of a run directory says. Raises StorageError where it is not what the run wrote."""
     file = path / "run.flags"
     content = files.read_bytes(file)
-    if records.read_result(path):
-        records.verify(path, file.name, content)
+    mark = records.read(path / "provenance.json", Provenance)
+    if "files" in mark and mark["files"].get(file.name) != files.digest(content):
+        raise StorageError(f"{file}: damaged: not what the run wrote")
     flags = _flags(content.decode(errors="replace").splitlines())
     if not re.fullmatch(r"[0-9]{1,18}", flags.get("seed", "")):
         raise StorageError(f"{file}: damaged: it has no seed")

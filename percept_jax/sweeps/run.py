@@ -1,6 +1,8 @@
 """A sweep from its file to its table: what is not finished is run, all of it is compared."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -12,7 +14,7 @@ from percept_jax import deletion, records
 from percept_jax.console import is_terminal, say
 from percept_jax.errors import PerceptError, UsageError
 from percept_jax.files import locked
-from percept_jax.records import COMPARISON, SWEEP, Plan
+from percept_jax.records import COMPARISON
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import compare, crew, statistics, tables
 from percept_jax.sweeps.board import Board
@@ -40,19 +42,25 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
         return describe.dry_run(sweep)
     worker, fresh = is_worker(), sweep.fresh
     sweep.write()
-    if sweep.options.workers > 1 and not worker:
-        crew.run(sweep, interrupted, fresh)
-    else:
-        board = Board(sweep.folder, sweep.metric, quiet=worker)
-        board.start()
-        try:
-            for trials in _stages(sweep):
-                board.add(trials)
-                Worker(sweep.folder, sweep.options, board, interrupted, fresh).work(sweep.programs(trials))
-                board.refresh(now=True)
-        finally:
-            board.close()
-    return {} if worker else _finish(sweep)
+    # Held by all that work on it, so that --fresh of another process does not come between.
+    with locked(sweep.folder / ".locks" / "work", wait=True, shared=True):
+        if sweep.options.workers > 1 and not worker:
+            crew.run(sweep, interrupted, fresh)
+        else:
+            _work(sweep, interrupted, fresh)
+        return {} if worker else _finish(sweep)
+
+
+def _work(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
+    board = Board(sweep.folder, sweep.metric, quiet=is_worker())
+    board.start()
+    try:
+        for trials in _stages(sweep):
+            board.add(trials)
+            Worker(sweep.folder, sweep.options, board, interrupted, fresh).work(sweep.programs(trials))
+            board.refresh(now=True)
+    finally:
+        board.close()
 
 
 def _stages(sweep: Sweep) -> Iterator[list[Planned]]:
@@ -69,9 +77,7 @@ def _finish(sweep: Sweep) -> dict[str, Any]:
     for setup in sweep.setups if sweep.spec.candidates else ():
         if tuned := sweep.tuned(setup):
             say(f"{setup.name}: tuned to {_chosen(setup, tuned)}")
-    with locked(sweep.folder / ".locks" / "tables", wait=True, folder=sweep.folder) as lock:
-        deletion.delete_temporaries(lock, sweep.folder, _TABLES)
-        found = show(compare.load([sweep.folder]), sweep.folder)
+    found = show(compare.load([sweep.folder]), sweep.folder, own=True)
     trials = {t.id: t for arm in sweep.arms().values() for t in arm.values() if t}
     failed = [error["error"] for trial, error in sweep.failures().items() if trial in trials and not sweep.result(trials[trial])]
     damaged = [fault for trial in trials.values() if (fault := sweep.damaged(trial))]
@@ -103,29 +109,40 @@ def _chosen(setup: Setup, tuned: Setup) -> str:
     return ", ".join(told)
 
 
-def _claim(folder: Path) -> None:
-    """Marks a folder as one that tables are written to. Raises UsageError where there are such files of somebody else."""
-    if records.read_mark(folder / "plan.json", Plan, SWEEP):
-        return
+@contextlib.contextmanager
+def _claimed(folder: Path, own: bool) -> Iterator[None]:
+    """Holds a folder that tables are written to: a sweep's own, or one that is marked for them.
+
+    Raises UsageError where there are such files of somebody else.
+    """
+    if not own and os.path.lexists(folder / "plan.json"):
+        raise UsageError(f"{folder} is a sweep's folder, whose tables are its own; choose another", "to")
     mark = folder / "comparison.json"
-    if records.read_mark(mark, dict, COMPARISON) is None:
+    if not own and records.read_mark(mark, dict, COMPARISON) is None:
         there = [path.name for path in deletion.listed(folder) if _TABLES.fullmatch(path.name)]
         if there:
             raise UsageError(
                 f"{folder / there[0]} was written by something else, and is not replaced; choose another folder", "to"
             )
         records.write(mark, {"format": COMPARISON})
+    place = folder / ".locks" / "tables" if own else folder / ".lock"
+    with locked(place, wait=True, folder=folder) as lock:
+        deletion.delete_temporaries(lock, folder, _TABLES)
+        yield
 
 
-def show(loaded: compare.Sweep, folder: Path) -> dict[str, Any]:
-    """Prints a comparison, and writes its tables, its pictures and report.html into a folder; the same for programs."""
+def show(loaded: compare.Sweep, folder: Path, own: bool = False) -> dict[str, Any]:
+    """Prints a comparison, and writes its tables, its pictures and report.html into a folder; the same for programs.
+
+    The folder is a sweep's `own`, or one for tables. Raises UsageError where such files are there that are not ours.
+    """
     found = statistics.compare(*loaded)
-    _claim(folder)
-    say(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if is_terminal(sys.stdout) else 130))
-    written = tables.write(found, folder)
-    from percept_jax.sweeps import report  # imports for a second
+    with _claimed(folder, own):
+        say(tables.plain(found, shutil.get_terminal_size((130, 40)).columns if is_terminal(sys.stdout) else 130))
+        written = tables.write(found, folder)
+        from percept_jax.sweeps import report  # imports for a second
 
-    written += report.write(found, loaded.arms, folder)
+        written += report.write(found, loaded.arms, folder)
     say("\n".join(str(path) for path in written if path.suffix != ".png"))
     rows = [row._asdict() for row in found.rows]
     return {"sweep_dir": str(folder), **json.loads(json.dumps({**found._asdict(), "rows": rows}))}

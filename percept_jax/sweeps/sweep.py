@@ -10,7 +10,7 @@ from typing import Any
 
 from percept_jax import deletion, files, records
 from percept_jax.checks import check_within, unknown
-from percept_jax.errors import StorageError, UsageError
+from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
 from percept_jax.metrics import headline
@@ -21,7 +21,7 @@ from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, statistics, trial_dirs
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
-from percept_jax.sweeps.workers import Options, delete_pack, is_worker
+from percept_jax.sweeps.workers import Options, is_worker
 from percept_jax.training import evaluation, loop, parallel
 from percept_jax.training.identity import flag_lines, identity
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
@@ -46,9 +46,12 @@ class Sweep:
         first = request.setups[0].experiment
         with self._located(request.setups[0].origins):
             self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
+            if self.folder.is_symlink():
+                self.folder = self.folder.resolve()
         self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
         with self._located(request.origins):
             self.options = options(request.options)
+        self._begun = False
         self._ready: dict[str, Ready] = {}
         with self._located(self.spec.origins):
             for seed in self.spec.seeds:
@@ -128,8 +131,10 @@ class Sweep:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a directory", "run_dir", at)
         for name in (MARK, *_FILES, *_FOLDERS):
-            if (folder / name).is_symlink():
-                raise UsageError(f"{folder / name} is a link; a sweep writes there, and never through a link", "run_dir", at)
+            place = folder / name
+            if place.is_symlink() or (place.exists() and not (place.is_dir() if name in _FOLDERS else place.is_file())):
+                kind = "folder" if name in _FOLDERS else "file"
+                raise UsageError(f"{place} is a link or no {kind}; a sweep writes there, and never through a link", "run_dir", at)
         plan = self._mark()
         if plan is None and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
@@ -184,7 +189,7 @@ class Sweep:
     def damaged(self, trial: Planned) -> str:
         """What is wrong with the files of a trial; nothing where all is well."""
         try:
-            records.read_whole(self.folder / "trials" / trial.id, ours=True)
+            records.read_whole(self.folder / "trials" / trial.id, trial.id)
         except StorageError as error:
             return str(error)
         return ""
@@ -203,11 +208,15 @@ class Sweep:
             self._refuse_strangers()  # once more, now that nobody else changes it
             old = self._mark()
             clearing = old is not None and (self.fresh or old["clearing"])
+            if clearing and self._begun:
+                raise Busy(f"{self.folder}: another process has started this sweep anew")
             if clearing:
-                records.write(self.folder / MARK, {**old, "clearing": True})  # what is cut short goes on at the next start
-                trial_dirs.clear(lock)
+                with trial_dirs.alone(lock):
+                    records.write(self.folder / MARK, {**old, "clearing": True})  # what is cut short goes on at the next start
+                    trial_dirs.clear(lock, old)
                 old = None
             share, self.fresh = not (self.fresh or clearing), False  # from now on it goes on from what is there
+            self._begun = True
             deletion.delete_temporaries(lock, self.folder, _WRITTEN)
             arms = self.arms()
             record = {
@@ -243,9 +252,8 @@ class Sweep:
     def forget_packs(self) -> None:
         """Deletes what was kept of packs on their way: every trial has its own checkpoint now."""
         with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
-            for folder in deletion.listed(self.folder / "packs"):
-                delete_pack(lock, folder)
-            deletion.delete_empty_folder(lock, self.folder / "packs")
+            if old := self._mark():
+                trial_dirs.delete_packs(lock, old)
 
 
 def options(given: Mapping[str, Any]) -> Options:

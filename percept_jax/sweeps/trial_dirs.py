@@ -1,15 +1,16 @@
 """The run directories of a sweep's trials: shared with other sweeps by links, deleted by --fresh. Their marks say whose."""
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from percept_jax import deletion, records
 from percept_jax.errors import Busy, StorageError
 from percept_jax.files import Lock, locked
-from percept_jax.records import RUN, Provenance
-from percept_jax.sweeps.plan import Planned
+from percept_jax.records import RUN, Plan, Provenance
+from percept_jax.sweeps.plan import Cut, Planned
 from percept_jax.sweeps.workers import delete_pack
 from percept_jax.training.run_dir import delete_run
 
@@ -31,24 +32,43 @@ def share(lock: Lock, trials: Sequence[Planned]) -> None:
             path.symlink_to(os.path.relpath(elsewhere.resolve(), folder.resolve()))
 
 
-def clear(lock: Lock) -> None:
-    """Deletes the trials of a sweep, and what is kept of its packs. Raises Busy where a process works on one of them."""
-    runs = [p for p in deletion.listed(lock.folder / "trials") if re.fullmatch("[0-9a-f]{12}", p.name)]
-    links = [path for path in runs if _is_our_link(path)]
-    runs = [path for path in runs if not path.is_symlink() and _is_run(path)]
-    locks = [path for path in deletion.listed(lock.folder / ".locks") if path.name != "plan"]
-    for path in [*locks, *(path / ".lock" for path in runs)]:
-        with locked(path) as held:
-            if not held.held:
-                raise Busy(f"{path.parent}: another process works on this sweep")
-    for path in links:
-        deletion.delete_link(lock, path)
-    for path in runs:
+@contextlib.contextmanager
+def alone(lock: Lock) -> Iterator[None]:
+    """Holds off every other process from a sweep. Raises Busy where one works on it, or on one of its trials."""
+    busy = Busy(f"{lock.folder}: another process works on this sweep")
+    with locked(lock.folder / ".locks" / "work") as work:
+        if not work.held:
+            raise busy
+        for path in _runs(lock.folder):
+            with locked(path / ".lock") as held:
+                if not held.held:
+                    raise busy
+        yield
+
+
+def clear(lock: Lock, plan: Plan) -> None:
+    """Deletes the trials of a sweep, what is kept of its packs, and failures.json."""
+    for path in deletion.listed(lock.folder / "trials"):
+        if _is_our_link(path):
+            deletion.delete_link(lock, path)
+    for path in _runs(lock.folder):
         delete_run(path, path.name)
-    for folder in deletion.listed(lock.folder / "packs"):
-        delete_pack(lock, folder)
-    deletion.delete_empty_folder(lock, lock.folder / "packs")
+    delete_packs(lock, plan)
     deletion.delete_file(lock, lock.folder / "failures.json")
+
+
+def delete_packs(lock: Lock, plan: Plan) -> None:
+    """Deletes the checkpoints of the packs that a sweep has recorded, and what is empty then."""
+    for program in plan["programs"].values():
+        for pack in program["packs"]:
+            delete_pack(lock, lock.folder / "packs" / Cut(pack["width"], pack["trials"]).name)
+    deletion.delete_empty_folder(lock, lock.folder / "packs")
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The directories under trials/ that are marked as those of the runs that their names say."""
+    found = [path for path in deletion.listed(folder / "trials") if re.fullmatch("[0-9a-f]{12}", path.name)]
+    return [path for path in found if not path.is_symlink() and _is_run(path)]
 
 
 def _is_our_link(path: Path) -> bool:
@@ -76,7 +96,6 @@ def _folders(folder: Path) -> list[Path]:
 def _finished(path: Path, trial: str) -> bool:
     """Whether a directory holds the finished run of a trial; not where it is damaged."""
     try:
-        done = (path / "provenance.json").exists() and records.read_result(path) is not None
-        return done and records.read(path / "provenance.json", Provenance).get("identity") == trial
+        return records.read_whole(path, trial)[1] is not None
     except StorageError:
         return False

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from percept_jax import weights
-from percept_jax.console import say
+from percept_jax.console import say_once
 from percept_jax.errors import UsageError
 from percept_jax.paths import user_path
 from percept_jax.training import stored
@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_dir():
         return weights.read(path)
     try:
-        arrays = stored.read(path, lambda line: say(line, error=True)).arrays
+        arrays = stored.read(path, say_once).arrays
     except UsageError as error:
         raise UsageError(error.args[0], "init_from") from error
     return {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}

@@ -29,6 +29,7 @@ _OURS = re.compile(
     r"result\.json|run\.flags|metrics\.jsonl|confusion\.csv|(training|confusion|boundary)\.png"
     r"|events\.out\.tfevents\.\d+\..+\.percept"
 )
+_WRITTEN = re.compile(rf"{_OURS.pattern}|{re.escape(MARK)}")
 
 
 def run_path(experiment: Experiment, name: str) -> Path:
@@ -65,6 +66,7 @@ class RunDir:
 
     def __init__(self, path: Path, experiment: Experiment):
         """Takes the directory, or makes it. Raises UsageError where it is another run's, StorageError where it is in use."""
+        path = path.resolve() if path.is_symlink() else path  # nothing in it is reached through a link
         self.path, self.experiment, self.identity = path, experiment, identity(experiment)
         self.checkpoints = path / "checkpoints"
         self._metrics = self._events = None
@@ -84,7 +86,7 @@ class RunDir:
                 mark |= {"clearing": False}
                 records.write(path / MARK, mark)
             self._record: dict[str, Any] = mark
-            for folder, name in ((path, _OURS), (self.checkpoints, checkpoint.NAME)):
+            for folder, name in ((path, _WRITTEN), (self.checkpoints, checkpoint.NAME)):
                 deletion.delete_temporaries(self.lock, folder, name)
         except BaseException:
             self.close()
@@ -217,7 +219,7 @@ def delete_run(path: Path, run: str) -> None:
         if not lock.held:
             raise Busy(f"{path}: another process is training here")
         for folder, name in ((path / "checkpoints", checkpoint.NAME), (path, _OURS)):
-            deletion.delete_temporaries(lock, folder, name)
+            deletion.delete_temporaries(lock, folder, checkpoint.NAME if name is checkpoint.NAME else _WRITTEN)
             deletion.delete_matching(lock, folder, name)
         deletion.delete_empty_folder(lock, path / "checkpoints")
         if {there.name for there in path.iterdir()} <= {MARK, ".lock"}:
@@ -262,8 +264,10 @@ def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> 
     lost, new = [line for line in then if line not in now], [line for line in now if line not in then]
     replace = "choose another directory, or --fresh to replace it"
     told = f"its {' '.join(lost)}, yours {' '.join(new)}"
+    if not lost and not new and mark.get("code") != code():
+        return "made by other source code", replace
     if not lost and not new:
-        return ("made by other source code" if mark.get("code") != code() else "as its mark says"), replace
+        return "its mark and its run.flags do not agree: one of them is damaged", replace
     if [line.partition("#")[0] for line in lost] == [line.partition("#")[0] for line in new]:
         return f"{told}: the files are not what they were when it was begun", replace
     if {line.partition("=")[0] for line in lost + new} <= {"--steps", "--epochs"}:

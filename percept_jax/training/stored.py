@@ -1,5 +1,6 @@
 """What a run has left, or has left so far: read back from its directory, and checked against itself."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 
 from percept_jax import records
 from percept_jax.errors import StorageError, UsageError
-from percept_jax.records import Provenance, Result
+from percept_jax.records import RUN, Provenance, Result
 from percept_jax.training import checkpoint
 from percept_jax.training.checkpoint import Header
 
@@ -38,9 +39,9 @@ def read(path: Path, note: Callable[[str], None]) -> Stored:
         UsageError: this is no run directory, or the run has no checkpoint yet.
         StorageError: what is there is damaged, or is not this run's.
     """
-    if not (path / "provenance.json").exists():
+    if not os.path.lexists(path / "provenance.json"):
         raise UsageError(f"{path}: not a run directory")
-    identity = records.read(path / "provenance.json", Provenance).get("identity", "")
+    identity = records.read_mark(path / "provenance.json", Provenance, RUN)["identity"]
     result = records.read_result(path)
 
     def take(step: int) -> tuple[dict[str, np.ndarray], Header]:
