@@ -136,8 +136,12 @@ def module_class(name: str) -> type[nn.Module]:
 
 def knobs(name: str) -> list[ModelKnob]:
     """What can be set about a model: its module's fields, with the defaults that its line in MODELS gives them."""
-    cls = module_class(name)
-    hints, signature = get_type_hints(cls), inspect.signature(MODELS[name])
+    return list(_knobs(module_class(name), MODELS[name]))
+
+
+@functools.cache
+def _knobs(cls: type[nn.Module], made: Callable) -> list[ModelKnob]:
+    hints, signature = get_type_hints(cls), inspect.signature(made)
     doc = inspect.getdoc(cls) or ""
     rows = []
     for field in cls.__dataclass_fields__:
