@@ -320,7 +320,7 @@ def test_an_unknown_model_or_knob_or_value_is_refused_with_what_was_meant():
         build("linear", num_classes=10, hidden=(3,))
     with pytest.raises(UsageError, match=r"a knob of alexnet, alexnet_single_tower, vgg11 and \d+ more, not of mlp"):
         build("mlp", num_classes=10, stem="small")
-    with pytest.raises(UsageError, match=r"--hidden: 0 is outside \[1, inf\)"):
+    with pytest.raises(UsageError, match=r"--hidden: 0 is outside \[1, 1000000\]"):
         build("mlp", num_classes=10, hidden=(0,))
     with pytest.raises(UsageError, match="--norm: unknown name 'bach'; did you mean 'batch'"):
         build("lenet5", num_classes=10, norm="bach")

@@ -128,7 +128,7 @@ def test_what_names_no_image_is_refused_before_any_prediction(digits_run, folder
         (tmp_path / "empty", "empty: there is no PNG or JPEG file in it"),
         (tmp_path / "gone.png", "gone.png: no such file"),
         (tmp_path / "gone", "gone: no such file"),
-        ("", "needs a path"),
+        ("", "an empty argument"),
         (tmp_path / "pipe.png", "pipe.png is a pipe"),
         ("~nobody-here/x.png", "there is no user"),
         ("a\nb.png", "a path has no line break"),
