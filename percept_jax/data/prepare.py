@@ -151,6 +151,7 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
     remotes = remote_files(name)
     files = _find(name, source, remotes) if source else {}
     try:
+        data_dir.mkdir(parents=True, exist_ok=True)
         with locked(data_dir / f".{name}.lock", wait=True):
             if not _is_prepared(folder, file_format):
                 if not source:
