@@ -104,7 +104,7 @@ def test_weights_that_do_not_fit_are_named_leaf_by_leaf_and_nothing_is_written(s
         ({"freeze": "*"}, "freeze: nothing is left to train"),
         ({"lr_scale": "Dense_1"}, "lr_scale: 'Dense_1' is not a pattern"),
         ({"init_from": str(tmp_path / "gone")}, "init_from: .*no such file"),
-        ({"init_from": str(tmp_path)}, "init_from: .*no run with a checkpoint"),
+        ({"init_from": str(tmp_path)}, "init_from: .*not a run directory"),
     ):
         with pytest.raises(UsageError, match=said):
             train(other(tmp_path, **{"init_from": str(source.path), **changes}))

@@ -596,8 +596,10 @@ def test_plot_draws_a_boundary_and_the_pictures_of_a_run_again(tmp_path, capsys)
     assert main(["plot", str(path), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["pictures"]) == 2
     assert (path / "confusion.png").exists()
-    (path / "metrics.jsonl").write_text((path / "metrics.jsonl").read_text()[:-20])  # as a process that was killed leaves it
-    assert main(["plot", str(path)]) == 0
+    (path / "metrics.jsonl").write_text((path / "metrics.jsonl").read_text()[:-20])
+    assert main(["plot", str(path)]) == 3  # it is not what the run wrote
+    (path / "result.json").unlink()
+    assert main(["plot", str(path)]) == 0  # as a process that was killed leaves it
     assert main(["predict", str(path), "-0.5,1"]) == 0
     for point, message in (("0.5;1", "'0.5;1' is not a point"), ("nan,1", "'nan,1' is not a point"), ("1,2,3", "a point is [3]")):
         assert main(["predict", str(path), point]) == 2

@@ -16,14 +16,15 @@ import google_crc32c
 import numpy as np
 
 from percept_jax.errors import DataError
+from percept_jax.files import in_place
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 OPEN_FILES = 256  # of a data set in a thousand files: most systems let a process hold 1,024
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> None:
-    """Writes a TFRecord file, which must not be there yet. Raises OSError."""
-    with open(path, "xb") as file:
+    """Writes a TFRecord file. Raises StorageError."""
+    with in_place(path) as temporary, open(temporary, "r+b") as file:
         for record in records:
             length = struct.pack("<Q", len(record))
             file.write(length + FOOTER.pack(_masked_crc(length)) + record + FOOTER.pack(_masked_crc(record)))

@@ -38,11 +38,11 @@ def run_path(experiment: Experiment, name: str) -> Path:
     return output_path(experiment.run_dir, "run_dir") if experiment.run_dir else folder / identity(experiment)
 
 
-def runs_folder(name: str, root: Path = ROOT) -> Path:
-    """runs/<name> in the repository, `root`. Raises UsageError for a name with a path in it."""
+def runs_folder(name: str, root: Path | None = None) -> Path:
+    """runs/<name> in the repository, or in `root`. Raises UsageError for a name with a path in it."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise UsageError(f"{name!r} is not a name for a folder under runs/")
-    return user_path(root / "runs" / name)
+    return user_path((root or ROOT) / "runs" / name)
 
 
 def data_path(data_dir: str) -> Path:
