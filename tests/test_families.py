@@ -195,7 +195,6 @@ def learn(name, size, values, rate, steps=30):
         pytest.param("resnet18", 16, SMALL, 0.001, marks=pytest.mark.slow),
         pytest.param("resnet18_v2", 16, SMALL, 0.001, marks=pytest.mark.slow),
         pytest.param("resnet20", 32, {}, 0.003, marks=pytest.mark.slow),
-        pytest.param("densenet_bc_100", 16, {}, 0.003, marks=pytest.mark.slow),
     ],
 )
 def test_every_family_learns_with_every_parameter(name, size, values, rate):

@@ -33,7 +33,8 @@ def other(tmp_path, **changes):
 
 def leaves(path, step=None):
     """Parameters and statistics of a run's last state."""
-    arrays, _ = checkpoint.newest(Path(path) / "checkpoints")[0]
+    checkpoints = Path(path) / "checkpoints"
+    arrays, _ = checkpoint.read(checkpoints, checkpoint.steps(checkpoints)[-1])
     return {
         name.removeprefix("state/"): a for name, a in arrays.items() if name.startswith(("state/params", "state/batch_stats"))
     }

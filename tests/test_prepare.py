@@ -368,7 +368,7 @@ def test_a_download_is_verified_kept_and_used_again(tmp_path, small_mnist, monke
     downloads = data_dir / "downloads" / "mnist"
     downloads.mkdir(parents=True)
     name = "train-images-idx3-ubyte.gz"
-    (downloads / f"{name}.part").write_bytes((small_mnist / name).read_bytes()[:100])  # what a killed download left
+    (downloads / f".{name}.99.percept-part").write_bytes((small_mnist / name).read_bytes()[:100])  # what a killed download left
     (downloads / "train-labels-idx1-ubyte.gz").write_bytes(b"damaged")
     prepare.prepare("mnist", data_dir)
     wanted = {path.name: path.read_bytes() for path in small_mnist.iterdir()}

@@ -183,20 +183,19 @@ def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_
 
 
 def test_a_killed_run_ends_with_the_same_bits(small, tmp_path):
-    """SIGKILL, again and again: nothing is saved on the way out, and the files may be cut anywhere."""
+    """SIGKILL: nothing is saved on the way out. Twenty of them in a row are in test_kill."""
     base = dataclasses.replace(small, steps=400, eval_every=50, checkpoint_every=30, log_every=7, knobs={"hidden": (512, 512)})
     straight, killed = (dataclasses.replace(base, run_dir=str(tmp_path / name)) for name in ("straight", "killed"))
     start(straight).communicate(timeout=120)
-    for step in (40, 110, 230):
-        process = start(killed)
-        wait_for_step(killed.run_dir, step, process)
-        process.kill()
-        process.communicate()
+    process = start(killed)
+    wait_for_step(killed.run_dir, 110, process)
+    process.kill()
+    process.communicate()
     out, err = start(killed).communicate(timeout=120)
     assert "test accuracy" in out, err
     assert_same_bits(straight.run_dir, killed.run_dir)
     result = load(killed.run_dir).result
-    assert result["restarts"] == 3
+    assert result["restarts"] == 1
     assert result["redone_steps"] > 0
 
 

@@ -21,7 +21,8 @@ RESULT = "result.json"
 
 
 def command(experiment):
-    return [sys.executable, "-m", "percept_jax", *flag_lines(experiment), f"--run_dir={experiment.run_dir}"]
+    own = [f"--run_dir={experiment.run_dir}", f"--log_every={experiment.log_every}"]
+    return [sys.executable, "-m", "percept_jax", *flag_lines(experiment), *own]
 
 
 def environment():
@@ -47,7 +48,7 @@ def test_a_signal_at_any_time_ends_the_run_with_its_code_and_loses_nothing(small
 @pytest.mark.slow
 def test_a_signal_during_a_long_compilation_is_heard_at_once(small, tmp_path):
     """No handler runs until the compilation is over; what it waits for is said before."""
-    experiment = dataclasses.replace(small, model="googlenet", knobs={}, image_size=64, steps=100)
+    experiment = dataclasses.replace(small, model="resnet20", knobs={}, steps=100)
     process = subprocess.Popen(
         command(experiment), env=environment() | {"XDG_CACHE_HOME": str(tmp_path / "cache")}, stderr=subprocess.PIPE, text=True
     )
@@ -68,7 +69,7 @@ def test_a_signal_during_a_long_compilation_is_heard_at_once(small, tmp_path):
 
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once(small):
-    experiment = dataclasses.replace(small, model="googlenet", knobs={}, image_size=64, steps=100)
+    experiment = dataclasses.replace(small, model="resnet20", knobs={}, steps=100)
     process = subprocess.Popen(command(experiment), env=environment(), stderr=subprocess.PIPE, text=True)
     while not list(Path(small.run_dir).glob("events*")):
         time.sleep(0.02)

@@ -11,6 +11,7 @@ import http.client
 import io
 import json
 import os
+import re
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ import tensorflow_datasets as tfds
 from percept_jax.data import authors, tfrecord
 from percept_jax.data.arrays import stratified_split
 from percept_jax.data.images import encode_png
+from percept_jax.deletion import delete_temporaries
 from percept_jax.errors import DataError, PerceptError, StorageError, UsageError, first_line
 from percept_jax.files import in_place, locked
 
@@ -152,10 +154,12 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
     files = _find(name, source, remotes) if source else {}
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with locked(data_dir / f".{name}.lock", wait=True):
+        with locked(data_dir / f".{name}.lock", wait=True) as lock:
             if not _is_prepared(folder, file_format):
                 if not source:
-                    files = {file: _download(remote, data_dir / "downloads" / name / file) for file, remote in remotes.items()}
+                    downloads = data_dir / "downloads" / name
+                    delete_temporaries(lock, downloads, re.compile("|".join(map(re.escape, remotes))))
+                    files = {file: _download(remote, downloads / file) for file, remote in remotes.items()}
                 _build(name, data_dir, files, file_format)
     except PerceptError:
         raise
