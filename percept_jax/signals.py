@@ -36,17 +36,20 @@ class Signals:
         self._came: int | None = None
         self._polled = False
         self._before: dict[int, Any] = {}
+        self._unraisable = sys.unraisablehook
 
     def __enter__(self) -> "Signals":
         _listener().signals = self
         self._before = {number: signal.signal(number, self._stop) for number in STOPPING}
         # A run outlives its terminal.
         self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._unraisable, sys.unraisablehook = sys.unraisablehook, self._drop
         return self
 
     def __exit__(self, *raised: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._unraisable
         _listener().signals = None
 
     def __call__(self) -> int | None:
@@ -58,6 +61,14 @@ class Signals:
         self._came = number
         if not self._polled:
             raise Stopped(number)
+
+    def _drop(self, unraisable: Any) -> None:
+        """Prints what a destructor or a callback of the garbage collector raised, unless it is `Stopped`.
+
+        Python cannot pass such an exception on. The signal is not lost: the loop asks for it before its first step.
+        """
+        if not isinstance(unraisable.exc_value, Stopped):
+            self._unraisable(unraisable)
 
     def tell(self, number: int) -> None:
         """Says that a signal was heard, and what it waits for."""

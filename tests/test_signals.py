@@ -1,6 +1,7 @@
 """Signals in every phase, and what becomes of a run whose terminal goes away."""
 
 import dataclasses
+import gc
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from test_run import assert_same_bits, start
 
 from percept_jax import train
 from percept_jax.errors import Interrupted
+from percept_jax.signals import Signals
 from percept_jax.training.identity import flag_lines
 
 RESULT = "result.json"
@@ -43,6 +45,29 @@ def test_a_signal_at_any_time_ends_the_run_with_its_code_and_loses_nothing(small
     assert not list(Path(small.run_dir).rglob("*.percept-part"))
     with pytest.raises(Interrupted):  # what there is is a run that goes on
         train(dataclasses.replace(experiment, log_every=5), interrupted=lambda: signal.SIGTERM)
+
+
+def test_a_signal_inside_a_callback_of_the_garbage_collector_is_neither_lost_nor_printed(monkeypatch):
+    """Python cannot pass on what such a callback raises, and would print a traceback of it."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+
+    def stopped(phase, info):
+        os.kill(os.getpid(), signal.SIGTERM)
+        while interrupted._came is None:
+            time.sleep(0.001)
+
+    def broken(phase, info):
+        raise ValueError
+
+    with Signals() as interrupted:
+        for callback, prints in ((stopped, False), (broken, True)):
+            gc.callbacks.append(callback)
+            gc.collect()
+            gc.callbacks.remove(callback)
+            assert bool(printed) == prints
+        assert interrupted() == signal.SIGTERM
+    assert sys.unraisablehook == printed.append
 
 
 @pytest.mark.slow
