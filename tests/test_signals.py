@@ -47,7 +47,7 @@ def test_a_signal_at_any_time_ends_the_run_with_its_code_and_loses_nothing(small
         train(dataclasses.replace(experiment, log_every=5), interrupted=lambda: signal.SIGTERM)
 
 
-def test_a_signal_inside_a_callback_of_the_garbage_collector_is_neither_lost_nor_printed(monkeypatch):
+def test_a_signal_inside_a_callback_of_the_garbage_collector_is_neither_lost_nor_printed(monkeypatch, capsys):
     """Python cannot pass on what such a callback raises, and would print a traceback of it."""
     printed = []
     monkeypatch.setattr(sys, "unraisablehook", printed.append)
@@ -66,6 +66,9 @@ def test_a_signal_inside_a_callback_of_the_garbage_collector_is_neither_lost_nor
             gc.collect()
             gc.callbacks.remove(callback)
             assert bool(printed) == prints
+        # The thread that hears of signals must not meet this one when nobody listens any more: it would end the process.
+        while "SIGTERM heard" not in capsys.readouterr().err:
+            time.sleep(0.01)
         assert interrupted() == signal.SIGTERM
     assert sys.unraisablehook == printed.append
 
