@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from percept_jax.metrics import headline
+from percept_jax import metrics, records
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,7 +66,8 @@ def table(names: Mapping[str, int], flags: Sequence[str] = ()) -> None:
 
 
 def _row(name: str, runs: Sequence[dict[str, Any]]) -> str:
-    metric = headline(runs[0]["test"])
+    mark = records.read(Path(runs[0]["run_dir"]) / "provenance.json", records.Provenance)
+    metric = metrics.headline(metrics.read(mark), runs[0]["test"]).name
     cells = [name, f"{len(runs)}", f"{runs[0]['parameters']:,}", metric.replace("_", " ")]
     for split, number in (("validation", metric), ("test", metric), ("test", "loss")):
         values = [run[split][number] for run in runs]

@@ -20,8 +20,9 @@ from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.paths import user_path
 from percept_jax.ready import absolute, check, default_name, describe_data, load_data, located, select
+from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
-from percept_jax.training.program import make_program
+from percept_jax.training.program import Program, make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, finished_before, refuse_strangers, run_path
 from percept_jax.training.step import generate_step, predict_step
@@ -31,8 +32,8 @@ from percept_jax.training.trial import Trial
 class Prediction(NamedTuple):
     """Labels `[examples]`, int; probabilities and the logits behind them, `[examples, classes]`; the classes' names.
 
-    Of a model that labels each step: `[examples, time]` and `[examples, time, classes]`, up to the longest example; what is
-    told of a shorter one beyond its end means nothing.
+    Of a model that labels each time step: `[examples, time]` and `[examples, time, classes]`, up to the longest example; entries
+    past an example's length are undefined.
     """
 
     labels: np.ndarray
@@ -64,13 +65,18 @@ class Trained:
     result: dict[str, Any] | None
 
     @cached_property
-    def _program(self) -> Any:
-        return make_program(self.experiment, self.input.task)
+    def _program(self) -> Program:
+        return make_program(self.experiment, self.input)
+
+    @property
+    def task(self) -> Task:
+        """What is asked of the model."""
+        return self._program.task
 
     @property
     def every_step(self) -> bool:
-        """Whether it tells something at each step of its input, and not behind it, or once."""
-        return self.input.task.output_steps is not None and not isinstance(self._program.module, EncoderDecoder)
+        """Whether its outputs are one for each time step of its input, and not for steps behind it, or one an example."""
+        return self._program.outputs.output_steps is not None and not isinstance(self._program.module, EncoderDecoder)
 
     @cached_property
     def _predict(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
@@ -80,9 +86,9 @@ class Trained:
         """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each; of points `[features]`; of
         sequences of any length, float `[time, features]` or int tokens `[time]`.
 
-        Raises UsageError where they are something else, or the model does not tell classes.
+        Raises UsageError where they are something else, or the model knows no classes.
         """
-        if self.input.task.values:
+        if not self.input.classes:
             raise UsageError(f"{self.path} forecasts values; it knows no classes")
         logits, probabilities = self._outputs(inputs)
         return Prediction(logits.argmax(-1), probabilities, logits, self.input.classes)  # probabilities may round to equals
@@ -90,19 +96,35 @@ class Trained:
     def forecast(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Values `[sequences, (steps,) features]`, in the data set's units, of sequences as `predict` takes them.
 
-        Raises UsageError where they are something else, or the model tells classes.
+        Raises UsageError where they are something else, or the model predicts classes.
         """
-        if not self.input.task.values:
-            raise UsageError(f"{self.path} tells classes; it forecasts no values")
+        if self.input.classes:
+            raise UsageError(f"{self.path} predicts classes; it forecasts no values")
         outputs, _ = self._outputs(sequences)
         return outputs / np.array(self.input.target_scale) + np.array(self.input.target_mean)
+
+    def predictions(self, inputs: np.ndarray | Sequence[np.ndarray], top_k: int = 3) -> list[dict[str, Any]]:
+        """Returns what the task makes of each of the inputs, given as in `predict`: classes or values, as JSON.
+
+        Args:
+            inputs: the examples.
+            top_k: classes to show of an example that has one label.
+
+        Raises:
+            UsageError: they are something else than the model takes.
+        """
+        outputs, probabilities = self._outputs(inputs)
+        # What stands behind the end of an example means nothing.
+        ends = [len(example) if self.every_step else None for example in inputs]
+        rows = zip(outputs, probabilities, ends, strict=True)
+        return [self.task.prediction(output[:end], shares[:end], self.input, top_k) for output, shares, end in rows]
 
     def generate(self, prompt: str, length: int, temperature: float = 1.0, seed: int = 0) -> str:
         """`length` characters that go on from `prompt`, drawn from the softmax of logits / temperature; 0: the likeliest.
 
         Raises UsageError where this is no language model, or has not seen a character of the prompt.
         """
-        if not self.input.task.generates:
+        if self.input.kind != "text":
             raise UsageError(f"{self.path} is no language model")
         number = {character: i for i, character in enumerate(self.input.words)}
         if unseen := set(prompt) - set(number):
@@ -133,7 +155,7 @@ class Trained:
                 batch, lengths = self.input.fit(examples[first : first + evaluation.BATCH], longest)
                 rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, scale)))
         if not rows:
-            return np.zeros((0, self.input.task.num_classes)), np.zeros((0, self.input.task.num_classes))
+            return (np.zeros((0, self._program.outputs.num_classes)),) * 2
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
     def evaluate(self, data_dir: str = "", dataset: str = "") -> dict[str, dict[str, Any]]:
@@ -160,7 +182,7 @@ class Trained:
             batch = evaluation.batch_size(data, 1)
             splits = {split: info.index[split] for split in ("validation", "test")}
             return {
-                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, placed), 0, self.input.task)
+                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, placed), 0, self._program)
                 for split, index in splits.items()
             }
 

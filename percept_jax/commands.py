@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from percept_jax import api, models, records, signals, weights
+from percept_jax import api, metrics, models, records, signals, weights
 from percept_jax.console import say
 from percept_jax.data import teaching
 from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
@@ -19,8 +19,8 @@ from percept_jax.experiment import Experiment
 from percept_jax.flagfile import COMMAND_LINE
 from percept_jax.guesses import predict
 from percept_jax.machine import idle_accelerator, use_compilation_cache
-from percept_jax.metrics import headline
 from percept_jax.paths import output_path, user_path
+from percept_jax.records import Provenance
 from percept_jax.request import Request, SweepRequest
 from percept_jax.training.run_dir import ROOT, data_path
 
@@ -34,13 +34,14 @@ def train(experiment: Experiment, name: str, interrupted: Callable[[], int | Non
     path = api.run(experiment, name=name, interrupted=interrupted, began=began)
     result = records.read_result(path)
     test, validation = result["test"], result["validation"]
-    name = headline(test)
-    told = [f"test {name.replace('_', ' ')} {test[name]:.4f}", f"loss {test['loss']:.4f}"]
-    if name == "accuracy":
-        counted = test.get("positions", test["examples"])
-        told[0] += f" ({round(test['accuracy'] * counted)} of {counted})"
-    say(", ".join(told))
-    say(f"at step {result['best_step']}, the best on validation ({name.replace('_', ' ')} {validation[name]:.4f})")
+    metric = metrics.headline(metrics.read(records.read(path / "provenance.json", Provenance)), test)
+    text, value = metric.name.replace("_", " "), test[metric.name]
+    shown = f"test {text} {value:.4f}"
+    if metric.of:
+        count = test.get(metric.of, test["examples"])
+        shown += f" ({round(value * count)} of {count})"
+    say(f"{shown}, loss {test['loss']:.4f}")
+    say(f"at step {result['best_step']}, the best on validation ({text} {validation[metric.name]:.4f})")
     say(str(path))
     return {"run_dir": str(path), **result}
 

@@ -90,7 +90,7 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
 
 def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored: tuple[int, ...], devices: int) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
-    program = make_program(experiment, info.task)
+    program = make_program(experiment, info)
     example = jnp.zeros((1, *shape), jnp.int32 if info.words else jnp.float32)
     console = {"width": 130, "force_terminal": is_terminal(sys.stdout)}
     say(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
@@ -112,10 +112,10 @@ def abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
     count, array = sum(info.splits.values()), jax.ShapeDtypeStruct
     kind = jnp.int32 if info.words else jnp.uint8 if info.kind == "images" else jnp.float32
     numbers = array((0,) if info.words else shape[-1:], real)
-    targets = array(info.target_shape[-1:] if info.task.values else (0,), real)
+    targets = array((0,) if info.classes else info.target_shape[-1:], real)
     return Data(
         inputs=array((count, *shape), kind),
-        targets=array((count, *info.target_shape), jnp.float32 if info.task.values else jnp.int32),
+        targets=array((count, *info.target_shape), jnp.int32 if info.classes else jnp.float32),
         lengths=array((count,), jnp.int32) if info.kind not in ("images", "points") else None,
         mean=numbers,
         scale=numbers,

@@ -52,7 +52,7 @@ def _ways(trained: api.Trained) -> Callable[[api.Trained, Sequence[str], Request
 
 
 def _points(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    return _guesses(trained, trained.predict([_point(word) for word in words]), words, "image", request)
+    return _shown(trained, [_point(word) for word in words], words, "image", request)
 
 
 def _images(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _images(trained: api.Trained, words: Sequence[str], request: Request) -> lis
             except (UsageError, DataError) as error:
                 bad.append((file, str(error)))
         if images:
-            rows += _guesses(trained, trained.predict(images), names, "image", request)
+            rows += _shown(trained, images, names, "image", request)
     if bad:
         said = "; ".join(in_a_line(text) for _, text in bad[:SHOWN]) + (f"; and {len(bad) - SHOWN} more" if bad[SHOWN:] else "")
         counted = f"{len(bad)} of {len(files)} images cannot be read: " if len(bad) > 1 else ""
@@ -144,34 +144,20 @@ def _image(trained: api.Trained, path: Path) -> np.ndarray:
     return resize(image, height or size, width or size)
 
 
-def _guesses(trained: api.Trained, found: api.Prediction, names: Sequence[str], what: str, request: Request) -> list[Any]:
-    """The best classes of each example, printed a line each."""
+def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence[str], what: str, request: Request) -> list[Any]:
+    """The predictions of examples, printed a line each; `what` is the key of their names."""
     rows = []
-    for name, row, logits in zip(names, found.probabilities, found.logits, strict=True):
-        best = (-logits).argsort(kind="stable")[: request.options["top_k"]]
-        guesses = [{"class": trained.input.classes[c], "probability": float(row[c])} for c in best]
-        say(in_a_line(name + "".join(f"  {g['class']} {g['probability']:.4f}" for g in guesses)))
-        rows.append({what: name, **guesses[0], "top_k": guesses})
+    for name, prediction in zip(names, trained.predictions(examples, request.options["top_k"]), strict=True):
+        say(in_a_line(name + trained.task.line(prediction)))
+        rows.append({what: name, **prediction})
     return rows
 
 
 def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    task, rows = trained.input.task, []
+    rows = []
     for word in words:
         examples = sequences.read_examples(paths.input_file(word))
-        names = [f"{word}[{i}]" for i in range(len(examples))]
-        steps = [len(example) if trained.every_step else None for example in examples]  # nothing is told of padding
-        if task.values:
-            for name, values, n in zip(names, trained.forecast(examples), steps, strict=True):
-                say(f"{name}  {np.round(values[:n], 4).tolist()}")
-                rows.append({"sequence": name, "values": values[:n].tolist()})
-        elif task.output_steps:
-            for name, labels, n in zip(names, trained.predict(examples).labels, steps, strict=True):
-                told = [trained.input.classes[label] for label in labels[:n]]
-                say(in_a_line(" ".join([name, *told])))
-                rows.append({"sequence": name, "classes": told})
-        else:
-            rows += _guesses(trained, trained.predict(examples), names, "sequence", request)
+        rows += _shown(trained, examples, [f"{word}[{i}]" for i in range(len(examples))], "sequence", request)
     return rows
 
 
@@ -182,8 +168,9 @@ def _tags(trained: api.Trained, words: Sequence[str], request: Request) -> list[
         raise UsageError("a sentence has no words")
     for sentence in words:
         spoken = sentence.split()
-        labels = trained.predict([np.array([sequences.token(word, number) for word in spoken], np.int32)]).labels[0]
-        tagged = [[word, trained.input.classes[label]] for word, label in zip(spoken, labels, strict=True)]
+        tokens = np.array([sequences.token(word, number) for word in spoken], np.int32)
+        classes = trained.predictions([tokens])[0]["classes"]
+        tagged = [[word, name] for word, name in zip(spoken, classes, strict=True)]
         say(in_a_line("  ".join(f"{word}/{tag}" for word, tag in tagged)))
         rows.append({"sentence": sentence, "tags": tagged})
     return rows

@@ -1,13 +1,19 @@
-"""METRICS: the numbers that a split is measured by, each with its direction and its form. Nothing guesses these from a name.
+"""Metric: a number that a split is measured by, with its direction and its form. Nothing guesses these from a name.
 
-A new metric is a line in METRICS. What a run logs besides (examples, positions, rates) is no metric: nothing is compared by it.
+A task declares its metrics (see `percept_jax.tasks`); a run writes them into provenance.json and a sweep into plan.json, so that
+what reads these files knows the metrics of every task. What a run logs besides (examples, positions, rates) is no metric:
+nothing is compared by it.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from percept_jax.errors import UsageError
+
+
+def _unknown(sums: Mapping[str, Any]) -> float:
+    raise ValueError("a metric that was read from a file cannot be computed")
 
 
 class Metric(NamedTuple):
@@ -17,60 +23,72 @@ class Metric(NamedTuple):
         name: as metrics.jsonl and result.json have it.
         higher_is_better: whether of two models the one with the larger value is better.
         format: how a table writes it, without a sign: a format specification.
-        headline: whether it may stand for a split alone. Of several, the one that METRICS lists last does.
-        selects: where this is the headline, the metrics by which the best step is chosen: by the first, at a tie by the next.
+        compute: the sums of a split, by name, and arrays with a row for each of its examples, to the value.
+        shown: whether the lines that a run prints tell it. The last one of a task that is shown is its headline: it stands for a
+            split where there is room for one number.
+        training: whether the sums of training steps give it too.
+        of: "positions" or "examples" where it is a share of them; else empty.
     """
 
     name: str
     higher_is_better: bool
     format: str
-    headline: bool = True
-    selects: tuple[str, ...] = ("loss",)
+    compute: Callable[[Mapping[str, Any]], float] = _unknown
+    shown: bool = True
+    training: bool = False
+    of: str = ""
 
     @property
     def sign(self) -> int:
         """1 where a larger value is better, else -1."""
         return 1 if self.higher_is_better else -1
 
-
-_SHARE, _REAL = "z.4f", "#.4g"  # a share of 1, to four places; any other number, to four digits
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("loss", False, _REAL),
-        Metric("accuracy", True, _SHARE, selects=("accuracy", "loss")),
-        Metric("top5_accuracy", True, _SHARE, headline=False),
-        Metric("sequence_accuracy", True, _SHARE, headline=False),
-        Metric("bits_per_character", False, _REAL),
-        Metric("rmse", False, _REAL),
-    )
-}
+    def written(self, value: float, sign: str = "") -> str:
+        """Returns a value as a table writes it; with `sign` "+" as a difference."""
+        return f"{value:{sign}{self.format}}".rstrip(".")
 
 
-def metric(name: str) -> Metric:
-    """Returns the metric of a name such as "accuracy", or "test/accuracy". Raises UsageError where there is none."""
-    known = METRICS.get(name.partition("/")[2] if "/" in name else name)
-    if known is None:
-        split = name.partition("/")[0] + "/" if "/" in name else ""
-        there_are = ", ".join(split + m for m in METRICS)
-        raise UsageError(f"{name!r} is no metric: which of two values is better is not known; choose from {there_are}", "metric")
-    return known
+LOSS = Metric("loss", False, "#.4g", lambda sums: sums["loss"] / sums["positions"], training=True)
+
+# What runs and sweeps report that were made before they wrote their metrics down.
+EARLIER = (
+    LOSS,
+    Metric("accuracy", True, "z.4f", of="positions"),
+    Metric("top5_accuracy", True, "z.4f", shown=False, of="positions"),
+    Metric("sequence_accuracy", True, "z.4f", shown=False, of="examples"),
+    Metric("bits_per_character", False, "#.4g"),
+    Metric("rmse", False, "#.4g"),
+)
 
 
-def headline(names: Iterable[str]) -> str:
-    """Returns which of the names is the metric that tells a person most. Raises UsageError where none is one."""
+def recorded(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+    """Returns metrics as a file records them: all but the computation."""
+    return [{name: getattr(metric, name) for name in ("name", "higher_is_better", "format", "shown", "of")} for metric in metrics]
+
+
+def read(record: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Returns the metrics that provenance.json or plan.json records. They cannot be computed."""
+    return tuple(Metric(**metric) for metric in record["metrics"]) if "metrics" in record else EARLIER
+
+
+def find(name: str, metrics: Sequence[Metric]) -> Metric:
+    """Returns the metric of a name such as "accuracy" or "test/accuracy". Raises UsageError where there is none."""
+    split, slash, own = name.rpartition("/")
+    for metric in metrics:
+        if metric.name == own:
+            return metric
+    there_are = ", ".join(dict.fromkeys(split + slash + metric.name for metric in metrics))
+    raise UsageError(f"{name!r} is no metric: which of two values is better is not known; choose from {there_are}", "metric")
+
+
+def headline(metrics: Sequence[Metric], names: Iterable[str]) -> Metric:
+    """Returns the metric that stands for a split that has these numbers. Raises UsageError where none of them is one."""
     names = set(names)
-    found = [name for name, metric in METRICS.items() if metric.headline and name in names]
+    found = [metric for metric in metrics if metric.shown and metric.name in names]
     if not found:
-        told = ", ".join(sorted(names)) or "nothing"
-        raise UsageError(f"{told}: there is no metric among it; there are {', '.join(METRICS)}", "metric")
+        numbers = ", ".join(sorted(names)) or "nothing"
+        raise UsageError(f"{numbers}: there is no metric among it; there are {', '.join(m.name for m in metrics)}", "metric")
     return found[-1]
-
-
-def rank(numbers: Mapping[str, Any]) -> tuple[float, ...]:
-    """Returns how good the metrics of a validation are: the greater, the better. The metrics of one task can be compared."""
-    return tuple(METRICS[name].sign * numbers[name] for name in METRICS[headline(numbers)].selects)
 
 
 def as_number(value: Any) -> float | None:
@@ -79,10 +97,6 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:
+        # A whole number beyond every float.
         return None
-
-
-def written(name: str, value: float, sign: str = "") -> str:
-    """Returns a value as a table writes it; with `sign` "+" as a difference."""
-    return f"{value:{sign}{metric(name).format}}".rstrip(".")

@@ -53,7 +53,7 @@ def augmentations(experiment: Experiment, name: str) -> Path:
     dataset = _dataset(experiment, experiment.data_dir)
     if dataset.info.kind != "images":
         raise UsageError(f"{experiment.dataset} has no images", "augmentations")
-    program = make_program(experiment, dataset.info.task)
+    program = make_program(experiment, dataset.info)
     if not any(program.augmentation) and not program.mixup and not program.crop:
         raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = evaluation.device_data(dataset, inputs.describe(experiment.normalize, dataset), experiment.real_dtype)

@@ -10,6 +10,8 @@ import numpy as np
 
 from percept_jax import files, labels, metrics, records
 from percept_jax.errors import StorageError
+from percept_jax.metrics import Metric
+from percept_jax.records import Provenance
 
 NAMED = 40  # classes of which a picture writes the names; of more it shows the colors alone
 
@@ -95,12 +97,18 @@ def logged(path: Path) -> list[dict[str, Any]]:
         raise StorageError(f"{file}: there is no such file")
     if (path / "result.json").exists():
         records.verify(path, file.name, files.read_bytes(file))
-    lines = files.read_json_lines(file)
+    lines, names = files.read_json_lines(file), {metric.name for metric in metrics_of(path)}
     for i, line in enumerate(lines, 1):
         whole = isinstance(line, dict) and isinstance(line.get("split"), str) and metrics.as_number(line.get("step")) is not None
-        if not whole or any(metrics.as_number(line[name]) is None for name in metrics.METRICS.keys() & line.keys()):
+        if not whole or any(metrics.as_number(line[name]) is None for name in names & line.keys()):
             raise StorageError(f"{file}: line {i} is damaged: it is not a step, a split and its metrics")
     return lines
+
+
+def metrics_of(path: Path) -> tuple[Metric, ...]:
+    """Returns what the run in a directory is measured by. Raises StorageError where provenance.json is damaged."""
+    mark = path / "provenance.json"
+    return metrics.read(records.read(mark, Provenance)) if mark.exists() else metrics.EARLIER
 
 
 def figure(width: float, height: float) -> Any:
@@ -123,11 +131,12 @@ def _training(path: Path) -> bytes:
     if not lines:
         raise StorageError(f"{path / 'metrics.jsonl'}: nothing has been logged yet")
     splits = {split: [line for line in lines if line["split"] == split] for split in ("train", "validation")}
-    of = {split: {name for line in rows for name in line if name in metrics.METRICS} for split, rows in splits.items()}
-    both = of["train"] & of["validation"]
-    told = both if both - {"loss"} else of["train"] | of["validation"]
+    of = {split: {name for line in rows for name in line} for split, rows in splits.items()}
+    known = metrics_of(path)
+    both = of["train"] & of["validation"] & {metric.name for metric in known}
+    shown = both if both - {"loss"} else of["train"] | of["validation"]
     picture = figure(9, 3.6)
-    for axes, name in zip(picture.subplots(1, 2), ("loss", metrics.headline({*told, "loss"})), strict=True):
+    for axes, name in zip(picture.subplots(1, 2), ("loss", metrics.headline(known, {*shown, "loss"}).name), strict=True):
         for split, style in (("train", {"alpha": 0.6, "linewidth": 1}), ("validation", {"marker": ".", "linewidth": 1.5})):
             rows = [line for line in splits[split] if name in line]
             axes.plot([float(r["step"]) for r in rows], [float(r[name]) for r in rows], label=split, **style)

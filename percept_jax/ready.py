@@ -103,13 +103,15 @@ def check_weights(experiment: Experiment, info: Info, shape: tuple[int, ...]) ->
     """Raises UsageError where --init_from does not fit the model, or where --freeze or --lr_scale name no parameter of it."""
     if not (experiment.init_from or experiment.freeze or experiment.lr_scale):
         return
-    program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info.task)
+    program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), info)
     hparams = jax.tree.map(lambda column: column[0], stack_hparams([experiment], 1))
     with jax.enable_x64(experiment.dtype == "float64"):
         state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
     check_patterns(state.params, experiment.freeze, experiment.lr_scale)
     if experiment.init_from:
-        initial.start(experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, info.task.num_classes)
+        initial.start(
+            experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, program.outputs.num_classes
+        )
 
 
 def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False) -> Info:

@@ -33,6 +33,16 @@ class Result(TypedDict):
     redone_steps: NotRequired[int]
 
 
+class MetricRecord(TypedDict):
+    """A `Metric`, but for its computation."""
+
+    name: str
+    higher_is_better: bool
+    format: str
+    shown: bool
+    of: str
+
+
 class Provenance(TypedDict):
     """provenance.json.
 
@@ -42,6 +52,7 @@ class Provenance(TypedDict):
         code: the digest of the package's source.
         clearing: whether an earlier run's files are on their way out, or were when the process ended.
         restarts: how each start but the first came about.
+        task, metrics: what the run is asked, and measured by; of a run of an earlier version they are not recorded.
         files: checksums of files beside this one, by name, once the run is finished.
     """
 
@@ -53,6 +64,8 @@ class Provenance(TypedDict):
     pack: NotRequired[int]
     git_sha: NotRequired[str | None]
     restarts: NotRequired[list[dict[str, Any]]]
+    task: NotRequired[str]
+    metrics: NotRequired[list[MetricRecord]]
     files: NotRequired[dict[str, str]]
 
 
@@ -83,13 +96,14 @@ class PlannedProgram(TypedDict):
 
 
 class Plan(TypedDict):
-    """plan.json; `format` is SWEEP, `clearing` is as in Provenance."""
+    """plan.json; `format` is SWEEP, `clearing` and `metrics` are as in Provenance."""
 
     format: NotRequired[str]
     clearing: NotRequired[bool]
     name: str
     file: NotRequired[str]
     metric: str
+    metrics: NotRequired[list[MetricRecord]]
     baseline: str
     design: NotRequired[str]
     arms: list[PlannedArm]

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from percept_jax.errors import StorageError, UsageError
+from percept_jax.metrics import EARLIER, find
 from percept_jax.sweeps import tables
 from percept_jax.sweeps.compare import load
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.sweeps.statistics import (
-    better,
     compare,
     holm,
     least_sign_flip,
@@ -240,9 +240,8 @@ def test_notes_tell_of_splits_commits_and_packs():
 
 
 def test_which_way_is_better():
-    assert [better(f"test/{name}") for name in ("accuracy", "top5_accuracy", "loss", "rmse", "bits_per_character")] == [
-        1, 1, -1, -1, -1,
-    ]  # fmt: skip
+    names = ("accuracy", "top5_accuracy", "loss", "rmse", "bits_per_character")
+    assert [find(f"test/{name}", EARLIER).sign for name in names] == [1, 1, -1, -1, -1]
 
 
 # ---------------------------------------------------------------------------------------------------- its forms

@@ -524,7 +524,7 @@ def test_experiments_on_files_of_sequences_can_be_looked_at(name, capsys):
 def test_named_choices_are_the_registries():
     from typing import get_args
 
-    from percept_jax.training.objectives import OBJECTIVES
+    from percept_jax.tasks.losses import OBJECTIVES
 
     for flag, registry in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", OBJECTIVES)):
         assert get_args(TYPES[flag]) == tuple(registry)

@@ -18,8 +18,8 @@ SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(P
 PURE = [
     "experiment.py", "checks.py", "metrics.py", "data/order.py", "data/augment.py",
     "sweeps/spec.py", "sweeps/factors.py", "sweeps/plan.py", "sweeps/statistics.py",
-    "task.py", "training/objectives.py", "training/optim.py", "training/program.py", "training/batch.py", "training/step.py",
-    *(name for name in SOURCES if name.startswith("models/")),
+    "training/optim.py", "training/program.py", "training/batch.py", "training/step.py",
+    *(name for name in SOURCES if name.startswith(("models/", "tasks/"))),
 ]  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def imports(source):
 def test_pure_rooms_import_only_pure_rooms(name):
     standard = set(sys.stdlib_module_names) - {"os", "pathlib", "logging", "time", "shutil", "tempfile", "io"}
     ours = {"percept_jax." + other.removesuffix(".py").replace("/", ".") for other in [*PURE, "errors.py"]}
-    ours |= {"percept_jax", "percept_jax.models", "percept_jax.sweeps", "percept_jax.sweeps.comparison"}
+    ours |= {"percept_jax", "percept_jax.models", "percept_jax.tasks", "percept_jax.sweeps", "percept_jax.sweeps.comparison"}
     ours |= {"percept_jax.flagfile"} if name.startswith("sweeps/") else set()  # for what a setting is
     for module in imports(SOURCES[name]):
         assert module.split(".")[0] in standard | {"jax", "flax", "optax", "numpy", "scipy"} or module in ours, module

@@ -3,65 +3,95 @@
 import json
 import math
 
-import numpy as np
 import pytest
 
 from percept_jax import metrics
 from percept_jax.__main__ import main
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.records import MetricRecord, checked
 from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.compare import load
-from percept_jax.sweeps.comparison import Outcome
-from percept_jax.task import Task
-from percept_jax.training import evaluation
-from percept_jax.training.progress import said_of
-from percept_jax.training.step import EvalSums
+from percept_jax.sweeps.comparison import Arm, Outcome
+from percept_jax.tasks import TASKS
+from percept_jax.training.progress import summary
 
-TASKS = [Task(10), Task(10, output_steps=3), Task(10, output_steps=3, vocabulary=10, generates=True), Task(2, values=True)]
 COUNTS = {"examples", "positions"}
+ONES = {"loss": 1.0, "positions": 1, "examples": 1, "correct": 1, "top5_correct": 1, "all_correct": 1, "squared_error": 1.0}
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_number_that_an_evaluation_reports_is_a_metric(task):
-    found = evaluation.metrics(EvalSums(*(np.ones(1) for _ in EvalSums._fields)), 0, task)
-    assert set(found) - COUNTS <= set(metrics.METRICS)
-    assert not COUNTS & set(metrics.METRICS)
-    assert metrics.headline(found) == metrics.headline(evaluation.metric_names(task))
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_a_task_declares_each_of_its_metrics_once(task):
+    names = [metric.name for metric in task.metrics]
+    assert list(task.measure(ONES | {"values": 1})) == names
+    assert len(set(names)) == len(names)
+    assert not COUNTS & set(names)
+    assert set(task.selects) <= set(names)
+    assert names[0] == "loss"
+    assert all(metric.of in ("", *COUNTS) for metric in task.metrics)
+    assert set(task.measure(ONES, training=True)) == {metric.name for metric in task.metrics if metric.training}
+
+
+def test_metrics_are_computed_from_sums():
+    sums = {"loss": 6.0, "positions": 12, "examples": 4, "correct": 9, "top5_correct": 11, "all_correct": 1}
+    shares = {"loss": 0.5, "accuracy": 0.75, "top5_accuracy": 11 / 12}
+    assert TASKS["classification"].measure(sums) == shares
+    assert TASKS["tagging"].measure(sums) == shares | {"sequence_accuracy": 0.25}
+    assert TASKS["language_modeling"].measure(sums) == shares | {"bits_per_character": 0.5 / math.log(2)}
+    assert TASKS["classification"].measure(sums, training=True) == {"loss": 0.5, "accuracy": 0.75}
+    values = {"loss": 6.0, "positions": 12, "examples": 12, "squared_error": 54.0, "values": 24}
+    assert TASKS["forecasting"].measure(values) == {"loss": 0.5, "rmse": 1.5}
+    assert TASKS["forecasting"].measure(values, training=True) == {"loss": 0.5}
 
 
 def test_the_headline_and_the_choice_of_the_best_step_are_each_task_s():
-    names = [evaluation.metric_names(task) for task in TASKS]
-    assert [metrics.headline(found) for found in names] == ["accuracy", "accuracy", "bits_per_character", "rmse"]
-    assert metrics.rank({"loss": 2.0, "accuracy": 0.5}) == (0.5, -2.0)
-    assert metrics.rank({"loss": 2.0, "accuracy": 0.5, "bits_per_character": 3.0}) == (-2.0,)
-    assert metrics.rank({"loss": 2.0, "rmse": 7.0}) == (-2.0,)
-    assert metrics.rank({"loss": 2.0}) == (-2.0,)
+    headlines = [metrics.headline(task.metrics, [m.name for m in task.metrics]).name for task in TASKS.values()]
+    assert headlines == ["accuracy", "accuracy", "bits_per_character", "rmse"]
+    numbers = {"loss": 2.0, "accuracy": 0.5, "bits_per_character": 3.0, "rmse": 7.0}
+    assert [task.selection_key(numbers) for task in TASKS.values()] == [(0.5, -2.0), (0.5, -2.0), (-2.0,), (-2.0,)]
     with pytest.raises(UsageError, match="--metric: examples: there is no metric among it; there are loss, accuracy"):
-        metrics.headline({"examples": 3})
+        metrics.headline(metrics.EARLIER, {"examples": 3})
 
 
-def test_what_a_person_is_told_keeps_its_order():
-    assert said_of({"examples": 1, "accuracy": 0.5, "loss": 2}) == "loss 2.0000 accuracy 0.5000"
-    assert said_of({"bits_per_character": 3, "loss": 2, "top5_accuracy": 1, "accuracy": 1}) == (
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_what_a_file_records_of_metrics_is_read_back(task):
+    record = json.loads(json.dumps({"metrics": metrics.recorded(task.metrics)}))
+    checked(record["metrics"], list[MetricRecord], "provenance.json")
+    blank = metrics.Metric("", True, "").compute
+    assert metrics.read(record) == tuple(metric._replace(compute=blank, training=False) for metric in task.metrics)
+    with pytest.raises(ValueError, match="cannot be computed"):
+        metrics.read(record)[0].compute(ONES)
+
+
+def test_a_file_without_metrics_is_one_of_an_earlier_version():
+    assert metrics.read({}) == metrics.EARLIER
+    now = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+    for metric in metrics.EARLIER:
+        assert metrics.recorded([metric]) == metrics.recorded([now[metric.name]])
+
+
+def test_what_a_person_is_shown_keeps_its_order():
+    classes, text = (TASKS[name].metrics for name in ("classification", "language_modeling"))
+    assert summary({"examples": 1, "accuracy": 0.5, "loss": 2}, classes) == "loss 2.0000 accuracy 0.5000"
+    assert summary({"bits_per_character": 3, "loss": 2, "top5_accuracy": 1, "accuracy": 1}, text) == (
         "loss 2.0000 accuracy 1.0000 bits per character 3.0000"
     )
 
 
-@pytest.mark.parametrize("name", ["examples", "inaccuracy", "mean_accuracy", "positions", "F1", "", "loss ", "x/loss"])
+@pytest.mark.parametrize("name", ["examples", "inaccuracy", "mean_accuracy", "positions", "F1", "", "loss ", "x/los"])
 def test_what_is_no_metric_is_not_compared(name):
     for text in (name, f"test/{name}"):
-        if text != "x/loss":  # the split is not its business
-            with pytest.raises(UsageError, match=r"--metric: .* is no metric.*choose from .*loss"):
-                metrics.metric(text)
+        with pytest.raises(UsageError, match=r"--metric: .* is no metric.*choose from .*loss"):
+            metrics.find(text, metrics.EARLIER)
     with pytest.raises(UsageError, match="is no metric"):
-        statistics.better(f"test/{name}")
+        statistics.compare("table", [Arm("a", {}, [])], f"test/{name}", "a")
 
 
 def test_a_table_writes_shares_to_four_places_and_the_rest_to_four_digits():
-    assert [metrics.written("test/accuracy", x) for x in (0.5, -1e-9, 1)] == ["0.5000", "0.0000", "1.0000"]
-    assert [metrics.written("loss", x) for x in (1234.5, 0.012345, 2)] == ["1234", "0.01235", "2.000"]
-    assert metrics.written("rmse", 0.5, "+") == "+0.5000"
+    accuracy, loss, rmse = (metrics.find(name, metrics.EARLIER) for name in ("test/accuracy", "loss", "rmse"))
+    assert [accuracy.written(x) for x in (0.5, -1e-9, 1)] == ["0.5000", "0.0000", "1.0000"]
+    assert [loss.written(x) for x in (1234.5, 0.012345, 2)] == ["1234", "0.01235", "2.000"]
+    assert rmse.written(0.5, "+") == "+0.5000"
 
 
 @pytest.mark.parametrize("value", [None, "0.9", math.nan, math.inf, True, [0.9], {}, 10**400])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from percept_jax.models import build
-from percept_jax.training.objectives import OBJECTIVES, quadratic
+from percept_jax.tasks.losses import OBJECTIVES, quadratic
 
 OF_CLASSES = [name for name in OBJECTIVES if name != "squared_error"]
 

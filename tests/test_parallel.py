@@ -12,7 +12,6 @@ from conftest import load
 from percept_jax.data import inputs
 from percept_jax.data.order import Order
 from percept_jax.experiment import Experiment, stack_hparams
-from percept_jax.task import Task
 from percept_jax.training import evaluation, parallel
 from percept_jax.training.program import make_program
 
@@ -25,7 +24,7 @@ def run(experiments, dataset, devices, steps):
     first = experiments[0]
     with jax.enable_x64(first.dtype == "float64"):
         devices = jax.local_devices()[:devices]
-        program = make_program(first, Task(10), parallel.axis_name(devices))
+        program = make_program(first, dataset.info, parallel.axis_name(devices))
         hparams = stack_hparams(experiments, steps)
         data = evaluation.device_data(dataset, inputs.describe("standard", dataset), hparams.learning_rate.dtype)
         data, placed = parallel.place(data, devices), parallel.place(hparams, devices)
@@ -35,7 +34,7 @@ def run(experiments, dataset, devices, steps):
         losses = []
         for k in range(steps):
             state, sums = step(state, np.stack([order(k) for order in orders]), placed, data)
-            losses.append(jax.device_get(sums.loss))
+            losses.append(jax.device_get(sums["loss"]))
         return np.stack(losses), state
 
 
@@ -124,7 +123,7 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
     found = []
     for devices in (1, 8):
         devices = jax.local_devices()[:devices]
-        program = make_program(experiment, Task(10), parallel.axis_name(devices))
+        program = make_program(experiment, digits.info, parallel.axis_name(devices))
         state = parallel.compile_init(program, 1, (8, 8, 1))(stack_hparams([experiment], 1))
         data = parallel.place(evaluation.device_data(digits, inputs.describe("standard", digits), np.dtype("float32")), devices)
         step = parallel.compile_eval(program, devices, 1)
@@ -132,18 +131,18 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
             found.append(evaluation.evaluate(step, parallel.place(state.variables, devices), index, batch, data))
     truth = np.bincount(digits.targets[index], minlength=10)
     for sums in found:
-        np.testing.assert_array_equal(sums.confusion[0].sum(1), truth)
-        np.testing.assert_array_equal(sums.confusion, found[0].confusion)
-        np.testing.assert_allclose(sums.loss, found[0].loss, rtol=1e-6)
-        assert sums.examples[0] == 360
-        assert sums.correct[0] == np.trace(sums.confusion[0])
-        assert sums.correct[0] <= sums.top5_correct[0] <= 360
+        np.testing.assert_array_equal(sums["confusion"][0].sum(1), truth)
+        np.testing.assert_array_equal(sums["confusion"], found[0]["confusion"])
+        np.testing.assert_allclose(sums["loss"], found[0]["loss"], rtol=1e-6)
+        assert sums["examples"][0] == 360
+        assert sums["correct"][0] == np.trace(sums["confusion"][0])
+        assert sums["correct"][0] <= sums["top5_correct"][0] <= 360
 
 
 def test_a_traced_number_changes_the_result_and_compiles_nothing(digits, caplog):
     base = Experiment(model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=16)
     devices = jax.local_devices()[:1]
-    program = make_program(base, Task(10))
+    program = make_program(base, digits.info)
     step, evaluate = parallel.compile_train(program, devices, 1), parallel.compile_eval(program, devices, 1)
     data = parallel.place(evaluation.device_data(digits, inputs.describe("standard", digits), np.dtype("float32")), devices)
     index = digits.info.index["train"][None, :16]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.sweeps import plan, widths
 from percept_jax.sweeps.plan import Planned, Setup
-from percept_jax.training import evaluation
 from percept_jax.training.identity import identity
 
 BASE = Experiment(model="mlp", steps=20)
@@ -133,17 +132,6 @@ def test_a_recurrent_network_is_not_stacked_on_a_cpu(digits):
     experiment = Experiment(model="gru", steps=20)
     chosen = widths.choose(widths.real(experiment, digits), jax.local_devices()[:1], 16)
     assert (chosen.width, chosen.milliseconds) == (1, {})
-
-
-def test_the_metrics_that_are_foretold_are_those_that_come(digits):
-    from percept_jax.task import Task
-    from percept_jax.training.step import EvalSums
-
-    ones = EvalSums(*(np.ones(1) for _ in EvalSums._fields))
-    tasks = [Task(10), Task(10, output_steps=3), Task(10, output_steps=3, vocabulary=10, generates=True), Task(2, values=True)]
-    for task in tasks:
-        counts = {"examples", "positions"}
-        assert set(evaluation.metrics(ones, 0, task)) - counts == set(evaluation.metric_names(task)), task
 
 
 def test_every_knob_is_traced_or_parts_programs():

@@ -10,6 +10,7 @@ import pytest
 
 from percept_jax import plots
 from percept_jax.errors import StorageError
+from percept_jax.metrics import EARLIER, find
 from percept_jax.sweeps import report
 from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
 
@@ -75,7 +76,7 @@ def sweep(tmp_path):
                 (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9')
             arms.append(Arm(name, flags, [Outcome(seed, path, "missing") for seed, path in enumerate(paths)]))
             rows.append(row(name, values, diverged=diverged))
-        return Comparison("my sweep", metric, next(iter(settings)), rows, notes), arms
+        return Comparison("my sweep", metric, find(metric, EARLIER), next(iter(settings)), rows, notes), arms
 
     return make
 

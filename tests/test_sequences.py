@@ -14,6 +14,7 @@ from percept_jax.__main__ import main
 from percept_jax.data import inputs, sequences
 from percept_jax.data.sequences import Reading
 from percept_jax.errors import DataError, UsageError
+from percept_jax.tasks import task_of
 from percept_jax.training import evaluation
 
 RNG = np.random.default_rng(0)
@@ -59,13 +60,19 @@ def test_names_of_classes_are_those_of_the_file(tmp_path):
     assert read(labelled(tmp_path, classes=["a", "b", "c"]), tmp_path).info.classes == ("a", "b", "c")
 
 
+def asked(dataset):
+    """The task of a data set, and what a model has to write for it."""
+    task = task_of(dataset.info)
+    return task.name, task.outputs(dataset.info)
+
+
 def test_a_label_for_each_step_ends_with_the_sequence(tmp_path):
     name = write_npz(
         tmp_path, x_train=np.ones((4, 5, 2)), y_train=np.array([[0, 1, -1, 1, 1]] * 4), len_train=np.array([5, 4, 3, 1]),
         x_test=np.ones((2, 6, 2)), y_test=np.zeros((2, 6), int),
     )  # fmt: skip
     dataset = read(name, tmp_path)
-    assert dataset.info.task == (2, 6, 0, False, False)
+    assert asked(dataset) == ("tagging", (2, 6, 0))
     np.testing.assert_array_equal(
         dataset.targets[:4], [[0, 1, -1, 1, 1, -1], [0, 1, -1, 1, -1, -1], [0, 1, -1, -1, -1, -1], [0, -1, -1, -1, -1, -1]]
     )
@@ -81,12 +88,12 @@ def test_a_series_is_forecast_each_step_or_at_its_end(tmp_path):
     np.testing.assert_array_equal(ahead.targets[0], x[0, 2:])
     np.testing.assert_array_equal(ahead.targets[1, :2], x[1, 2:4])
     assert np.isnan(ahead.targets[1, 2:]).all()
-    assert ahead.info.task == (2, 4, 0, True, False)
+    assert asked(ahead) == ("forecasting", (2, 4, 0))
     rest = read(name, tmp_path, horizon=2)
     np.testing.assert_array_equal(rest.lengths, [4, 2, 4, 4])
     np.testing.assert_array_equal(rest.inputs[1], np.vstack([x[1, :2], np.zeros((2, 2))]))  # what is to be told is not shown
     np.testing.assert_array_equal(rest.targets[1], x[1, 2:4])
-    assert rest.info.task == (2, 2, 0, True, False)
+    assert asked(rest) == ("forecasting", (2, 2, 0))
 
 
 def test_statistics_are_those_of_the_real_steps_of_the_training_split(tmp_path):
@@ -130,7 +137,7 @@ def test_every_character_but_the_first_of_a_split_is_told_once(tmp_path_factory,
     (folder / "my.txt").write_text(text)
     dataset = read(f"text:{folder / 'my.txt'}", folder, sequence_length=length)
     names, start = dataset.info.words, 0
-    assert dataset.info.task == (len(set(text)), length, len(set(text)), False, True)
+    assert asked(dataset) == ("language_modeling", (len(set(text)), length, len(set(text))))
     for split, part in zip(
         dataset.info.splits, (text[: size * 8 // 10], text[size * 8 // 10 : size * 9 // 10], text[size * 9 // 10 :]), strict=True
     ):
@@ -331,7 +338,7 @@ MISUSES = [
     ({"model": "gru_seq2seq"}, r"writes \[1, 3\] for an example"),
     ({"random_flip": True}, "random_flip: npz:.* has sequences, not images"),
     ({"normalize": "unit"}, "normalize: sequences do not go from 0 to 255"),
-    ({"loss": "squared_error"}, "loss: .* squared_error is for values"),
+    ({"loss": "squared_error"}, "loss: .* has classes; take softmax_cross_entropy or "),
     ({"horizon": 2, "loss": "squared_error", "model": "gru"}, r"the targets of .* are \[2, 2\]"),
     ({"horizon": 2, "model": "gru_seq2seq"}, "loss: .* has values; take squared_error"),
     ({"horizon": 3, "model": "gru_seq2seq", "loss": "squared_error"}, "horizon: the shortest series has 3 steps"),
@@ -384,7 +391,7 @@ def test_values_of_an_example_are_not_taken_for_values_of_its_steps(tmp_path):
     y = RNG.normal(size=(4, 5))
     dataset = read(write_npz(tmp_path, x_train=np.ones((4, 5, 2)), y_train=y, len_train=[5, 3, 2, 1]), tmp_path)
     np.testing.assert_allclose(dataset.targets, y, rtol=1e-6)
-    assert dataset.info.task.output_steps is None
+    assert asked(dataset)[1].output_steps is None
 
 
 @pytest.mark.parametrize(("model", "knobs"), [("lstm", {"bidirectional": True}), ("gru_seq2seq", {})])

@@ -10,7 +10,6 @@ import pytest
 from percept_jax.data import inputs
 from percept_jax.data.dataset import Dataset, Info
 from percept_jax.experiment import Experiment
-from percept_jax.task import Task
 from percept_jax.training import evaluation
 from percept_jax.training.batch import evaluation_batch, training_batch
 from percept_jax.training.parallel import AXIS
@@ -35,7 +34,7 @@ def batch(dataset, devices=1, key=0, **on):
     with jax.enable_x64(True):
         data = evaluation.device_data(dataset, inputs.describe("standard", dataset), experiment.real_dtype)
         index, key = np.arange(16, dtype=np.int32), jax.random.key(key, impl="threefry2x32")
-        make = functools.partial(training_batch, program=make_program(experiment, Task(4), AXIS if devices > 1 else None))
+        make = functools.partial(training_batch, program=make_program(experiment, dataset.info, AXIS if devices > 1 else None))
         if devices == 1:
             return [np.asarray(x) for x in jax.jit(make)(key, index, data)[:2]], data
         split = jax.pmap(functools.partial(make, axis_name=AXIS), AXIS, in_axes=(None, 0, None))
@@ -89,7 +88,7 @@ def test_mixup_mixes_an_example_and_its_target_with_another_s_by_one_share(colou
 
 def test_a_larger_image_is_cropped_anywhere_in_training_and_in_the_middle_in_evaluation(colourful):
     experiment = Experiment(model="linear", steps=1, stored_size=8, image_size=4)
-    program = make_program(experiment, Task(4))
+    program = make_program(experiment, colourful.info)
     data = evaluation.device_data(colourful, inputs.describe("standard", colourful), experiment.real_dtype)
     seen = evaluation_batch(np.arange(16), data, program=program).inputs
     np.testing.assert_allclose(seen, (colourful.inputs[:16, 2:6, 2:6] - data.mean) * data.scale, rtol=1e-5, atol=1e-6)

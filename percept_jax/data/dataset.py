@@ -9,7 +9,6 @@ import numpy as np
 
 from percept_jax.data.splits import choose
 from percept_jax.errors import UsageError
-from percept_jax.task import Task, describe
 
 Kind = Literal["images", "points", "values", "tokens", "words", "text"]
 
@@ -39,11 +38,6 @@ class Info(NamedTuple):
     target_shape: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
     index: Mapping[str, np.ndarray] = {}
-
-    @property
-    def task(self) -> Task:
-        """What this asks of a model."""
-        return describe(self.classes, self.target_shape, self.words, self.kind == "text")
 
     def select(self, train: str = "", validation: str = "", test: str = "") -> "Info":
         """This data set with its index, and only the splits that are in use. Raises UsageError, see `splits.choose`."""

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from percept_jax import models, task
+from percept_jax import models
 from percept_jax.data.augment import Augmentation, principal_components
 from percept_jax.data.dataset import Dataset, Info, Kind, channel_statistics
 from percept_jax.data.images import resize
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.models.recurrent import EncoderDecoder
-from percept_jax.task import Task
+from percept_jax.tasks import task_of
 
 # Means and deviations of red, green and blue, from 0 to 1, that most of torchvision's published weights were trained with.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -42,11 +42,6 @@ class Input(NamedTuple):
     words: Sequence[str] = ()
     target_mean: Sequence[float] = ()
     target_scale: Sequence[float] = ()
-
-    @property
-    def task(self) -> Task:
-        """What this asks of a model."""
-        return task.describe(self.classes, self.target_shape, self.words, self.kind == "text")
 
     @property
     def sequences(self) -> bool:
@@ -125,10 +120,11 @@ def image_size(experiment: Experiment, info: Info) -> int:
 
 def _check_task(experiment: Experiment, info: Info) -> None:
     """Raises UsageError where a flag asks for what the data set's targets or sequences are not."""
-    if info.task.values != (experiment.loss == "squared_error"):
-        what = "values; take squared_error" if info.task.values else "classes; squared_error is for values"
-        raise UsageError(f"{experiment.dataset} has {what}", "loss")
-    if experiment.label_smoothing and info.task.values:
+    task = task_of(info)
+    if experiment.loss not in task.objectives and task.name not in task.objectives:
+        what = "classes" if info.classes else "values"
+        raise UsageError(f"{experiment.dataset} has {what}; take {' or '.join(task.objectives)}", "loss")
+    if experiment.label_smoothing and not task.distributions:
         raise UsageError(f"{experiment.dataset} has no labels", "label_smoothing")
     if experiment.sequence_length != Experiment.sequence_length and info.kind != "text":
         raise UsageError(f"{experiment.dataset} is no text", "sequence_length")
@@ -167,12 +163,12 @@ def model_shape(experiment: Experiment, info: Info, size: int) -> tuple[int, ...
     if not models.takes_sequences(models.module_class(model)):
         models.check_fits(model, knobs, shape, len(info.classes))
         return shape
-    asked, one_way = info.task, info.kind in ("words", "text") or experiment.ahead
+    asked, one_way = task_of(info).outputs(info), info.kind in ("words", "text") or experiment.ahead
     delayed = issubclass(models.module_class(model), EncoderDecoder)
     if (delayed and one_way) or (knobs.get("bidirectional") and (info.kind == "text" or experiment.ahead)):
         said = f"{model} sees all of a sequence before it tells a step of it" if delayed else "would see what it is to tell"
         raise UsageError(said, "model" if delayed else "bidirectional")
-    module = models.build(model, **asked.fields, **knobs)
+    module = models.build(model, **asked._asdict(), **knobs)
     example = jnp.zeros((1, *shape), jnp.int32 if asked.vocabulary else jnp.float32)
     written = jax.eval_shape(module.init_with_output, jax.random.key(0), example)[0].shape[1:]
     wanted = (*([asked.output_steps] if asked.output_steps else []), asked.num_classes)
@@ -187,7 +183,7 @@ def describe(normalize: str, dataset: Dataset) -> Input:
     info, train = dataset.info, np.sort(dataset.info.index["train"])
     size = 0 if dataset.lengths is not None else dataset.inputs.shape[1]
     found = Input(info.shape, size, (), (), info.classes, (), info.kind, info.target_shape, info.words)
-    if info.task.values:
+    if not info.classes:
         targets = dataset.targets[train].reshape(-1, dataset.targets.shape[-1])
         mean, deviation = _statistics(targets[~np.isnan(targets).any(1)], normalize)[:2]
         found = found._replace(target_mean=mean.tolist(), target_scale=(1 / deviation).tolist())

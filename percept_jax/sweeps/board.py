@@ -3,16 +3,16 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from percept_jax import metrics, records
 from percept_jax.console import is_terminal
 from percept_jax.errors import StorageError
+from percept_jax.metrics import Metric
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned
-from percept_jax.sweeps.statistics import better
 from percept_jax.training.progress import Reporter
 
 EVERY = 0.5  # seconds between looks at the disk
@@ -24,7 +24,7 @@ class Board:
     It reads what is in the run directories, so it shows the work of other processes too.
     """
 
-    def __init__(self, folder: Path, metric: str, quiet: bool = False):
+    def __init__(self, folder: Path, metric: Metric, quiet: bool = False):
         self._folder, self._metric, self._quiet = folder, metric, quiet
         self._trials: Mapping[str, Planned] = {}
         self._results: dict[str, Any] = {}
@@ -113,14 +113,14 @@ class Board:
         return (read_failures(self._folder).keys() & self._trials.keys()) - self._results.keys()
 
     def _best(self) -> str:
-        number, by_arm = self._metric.partition("/")[2], {}
+        number, by_arm = self._metric.name, {}
         for trial, result in self._results.items():
             value = metrics.as_number((result["validation"] or {}).get(number))
             if result["status"] == "done" and value is not None:
                 by_arm.setdefault(self._trials[trial].arm, []).append(value)
         if not by_arm:
             return ""
-        sign = better(self._metric)
+        sign = self._metric.sign
         arm, values = max(by_arm.items(), key=lambda item: sign * sum(item[1]) / len(item[1]))
         said = number.replace("_", " ")
         return f"; best on validation: {arm}, {said} {sum(values) / len(values):.4f} (n = {len(values)})"
@@ -136,7 +136,7 @@ class _PackReporter(Reporter):
     def note(self, text: str) -> None:
         self._board.note(text)
 
-    def start(self, step: int, steps: int) -> None:
+    def start(self, step: int, steps: int, metrics: Sequence[Metric]) -> None:
         self._steps = steps
 
     def log(self, record: Mapping[str, Any]) -> None:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from percept_jax import checks, files, records
+from percept_jax import checks, files, metrics, records
 from percept_jax.errors import StorageError, UsageError
-from percept_jax.metrics import headline
 from percept_jax.records import SWEEP, Plan, Provenance
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.sweeps.failures import read_failures
-from percept_jax.sweeps.statistics import better, changed, value
+from percept_jax.sweeps.statistics import changed, value
 
 _BY_WORTH = ("done", "diverged", "failed", "damaged", "missing")
 
@@ -81,7 +80,7 @@ def _read_sweep(path: Path) -> Sweep:
             else Outcome(int(seed), path, "failed" if arm.get("error") else "missing", error=arm.get("error", ""))  # not tuned
             for seed, trial in arm["trials"].items()
         ]
-        arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes))
+        arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes, metrics.read(plan)))
     return Sweep(plan["name"], arms, plan["metric"], plan["baseline"])
 
 
@@ -106,7 +105,8 @@ def _read_runs(paths: Sequence[Path]) -> Sweep:
             groups[frozenset([("run", str(path))])] = Arm("", {"run": str(path)}, [Outcome(0, path, "damaged", error=str(error))])
             continue
         outcome = _outcome(int(flags.pop("seed")), path)
-        arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, []))
+        known = metrics.read(records.read(path / "provenance.json", Provenance))
+        arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, [], known))
         arm.outcomes.append(outcome)
     name = paths[0].resolve().parent.name
     names = _name([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
@@ -176,12 +176,13 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
         raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
     if not metric.startswith(("test/", "validation/")):
         raise UsageError(f"{metric!r} is no number of a split; write test/accuracy, or validation/accuracy", "metric")
-    better(metric)  # refuses what is no metric
+    # Refuses what is no metric.
+    metrics.find(metric, [known for arm in arms for known in arm.metrics])
 
 
 def _headline(arms: Sequence[Arm]) -> str:
-    done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
-    return f"test/{headline(done[0].result['test'])}" if done else "test/loss"
+    done = [(arm, outcome) for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
+    return f"test/{metrics.headline(done[0][0].metrics, done[0][1].result['test']).name}" if done else "test/loss"
 
 
 def _flags(lines: Sequence[str]) -> dict[str, str]:

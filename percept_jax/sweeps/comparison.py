@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
+from percept_jax.metrics import EARLIER, Metric
+
 
 class Outcome(NamedTuple):
     """What is known of one trial.
@@ -28,11 +30,19 @@ class Outcome(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """One setting over all its seeds; `flags` are all science flags but the seed, spelled as flag files spell them."""
+    """One setting over all its seeds.
+
+    Attributes:
+        name: as the table shows it.
+        flags: all flags that decide the result, but the seed, spelled as flag files spell them.
+        outcomes: its trials.
+        metrics: what they are measured by.
+    """
 
     name: str
     flags: Mapping[str, str]
     outcomes: Sequence[Outcome]
+    metrics: Sequence[Metric] = EARLIER
 
 
 class Row(NamedTuple):
@@ -72,10 +82,20 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A table: `metric` is split/number; the baseline's row comes first; `notes` say what it cannot show."""
+    """A table.
+
+    Attributes:
+        name: its heading.
+        metric: what it compares, as split/number.
+        measure: the metric of that name.
+        baseline: the name of an arm, whose row comes first.
+        rows: one an arm.
+        notes: what the table cannot show, a sentence each.
+    """
 
     name: str
     metric: str
+    measure: Metric
     baseline: str
     rows: Sequence[Row]
     notes: Sequence[str]

@@ -17,7 +17,7 @@ from percept_jax.sweeps.workers import MARK, POLL
 
 def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
     """Starts the workers and waits for them. Raises Interrupted when a signal came, PerceptError where none came to the end."""
-    board = Board(sweep.folder, sweep.metric)
+    board = Board(sweep.folder, sweep.measure)
     logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
     workers = [_start(i, len(logs), log, sweep.request.arguments) for i, log in enumerate(logs)]
     board.add(trial for trials in sweep.tuning().values() for trial in trials)

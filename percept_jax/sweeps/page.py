@@ -59,7 +59,7 @@ def _table(comparison: Comparison) -> str:
         "</tr></thead>\n<tbody>",
     ]
     for row in comparison.rows:
-        arm, mean, *cells = map(html.escape, tables.cells(row, comparison.metric))
+        arm, mean, *cells = map(html.escape, tables.cells(row, comparison.measure))
         if row.mean is not None and row.mean == tables.best(comparison):
             mean = f"<strong>{mean}</strong>"
         lines.append('<tr class="baseline">' if row.arm == comparison.baseline else "<tr>")

@@ -15,7 +15,6 @@ from percept_jax.labels import Labels
 from percept_jax.sweeps import page
 from percept_jax.sweeps.comparison import Arm, Comparison, Row
 from percept_jax.sweeps.page import Picture
-from percept_jax.sweeps.statistics import better
 
 # Okabe and Ito (2008), told apart by colour-blind people too; without yellow, which is faint on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -114,7 +113,8 @@ def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture],
     for axes, (split, of) in zip(figure.subplots(1, 2), (("validation", number), ("train", "loss")), strict=True):
         axes.set(xlabel="step", ylabel=f"{'training' if split == 'train' else split} {of}")
         curves = {arm.name: curve(trials, split, of) for arm, trials in zip(shown, lines, strict=True)}
-        _draw_curves(axes, curves, styles, of, called)
+        bounded = of == comparison.measure.name and comparison.measure.higher_is_better
+        _draw_curves(axes, curves, styles, of, called, bounded)
     _legend(figure, figure.axes[0], texts, title="arm")
     what = f"Learning curves: validation {number} and training loss against the step"
     caption = f"{what}; {title}.".replace("\n", " ")
@@ -138,8 +138,14 @@ def _logged(arms: Sequence[Arm]) -> tuple[list[list[list[dict[str, Any]]]], list
 
 
 def _draw_curves(
-    axes: Any, curves: Mapping[str, np.ndarray], styles: Mapping[Any, Any], number: str, called: Mapping[str, str]
+    axes: Any,
+    curves: Mapping[str, np.ndarray],
+    styles: Mapping[Any, Any],
+    number: str,
+    called: Mapping[str, str],
+    bounded: bool,
 ) -> None:
+    """Draws learning curves of a number by arm. Where it is `bounded`, a share of 1, no arm can flatten the others."""
     for name, (steps, mean, low, high) in curves.items():
         marker = "." if len(steps) == 1 else ""  # a line of one point cannot be seen
         axes.plot(steps, mean, label=called[name], marker=marker, **styles[name])
@@ -148,7 +154,6 @@ def _draw_curves(
     if number == "loss" and all((low > 0).all() for _, _, low, _ in curves.values()):
         axes.set_yscale("log")
     top = 10 * statistics.median([mean[0] for _, mean, _, _ in curves.values() if mean.size] or [0])
-    bounded = metrics.metric(number).higher_is_better  # a share of 1: no arm can flatten the others
     if not bounded and 0 < top < axes.get_ylim()[1]:
         axes.set_ylim(top=top)
         axes.set_ylabel(f"{axes.get_ylabel()} (greater values are cut off)")
@@ -215,7 +220,7 @@ def _scale(axes: Any, values: Iterable[float]) -> None:
 
 def _ranked(comparison: Comparison) -> list[Row]:
     """Rows that have a mean, the best first."""
-    sign = better(comparison.metric)
+    sign = comparison.measure.sign
     return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: -sign * row.mean)
 
 

@@ -52,7 +52,7 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
 
 
 def _work(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
-    board = Board(sweep.folder, sweep.metric, quiet=is_worker())
+    board = Board(sweep.folder, sweep.measure, quiet=is_worker())
     board.start()
     try:
         for trials in _stages(sweep):
@@ -144,5 +144,6 @@ def show(loaded: compare.Sweep, folder: Path, own: bool = False) -> dict[str, An
 
         written += report.write(found, loaded.arms, folder)
     say("\n".join(str(path) for path in written if path.suffix != ".png"))
+    table = {name: value for name, value in found._asdict().items() if name != "measure"}
     rows = [row._asdict() for row in found.rows]
-    return {"sweep_dir": str(folder), **json.loads(json.dumps({**found._asdict(), "rows": rows}))}
+    return {"sweep_dir": str(folder), **json.loads(json.dumps({**table, "rows": rows}))}

@@ -82,11 +82,6 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
     return n
 
 
-def better(metric: str) -> int:
-    """1 where a larger value of the metric is better, -1 where a smaller one is. Raises UsageError for what is no metric."""
-    return metrics.metric(metric).sign
-
-
 def value(outcome: Outcome, metric: str) -> float | None:
     """A metric, as split/number, of a trial that is done; None where there is none that is a finite number."""
     split, _, number = metric.partition("/")
@@ -107,8 +102,9 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out
     `left_out` are trials that repeat another's flags and seed.
 
     Holm's correction counts all arms but the baseline, separately for each test. Raises KeyError for a baseline that is
-    not the name of an arm.
+    not the name of an arm, and UsageError for a metric that no arm is measured by.
     """
+    measure = metrics.find(metric, [known for arm in arms for known in arm.metrics])
     base = {arm.name: arm for arm in arms}[baseline]
     arms = [base, *(arm for arm in arms if arm is not base)]
     rows = [_row(arm, base, metric) for arm in arms]
@@ -118,7 +114,7 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out
     notes = [*_of_tests(rows, metric), *_of_pairs(rows), *_of_trials(outcomes, metric), *_of_origins(outcomes)]
     if left_out:
         notes.append(f"{_count(left_out, 'trial')} left out: of the same flags and seed as another one.")
-    return Comparison(name, metric, baseline, rows, notes)
+    return Comparison(name, metric, measure, baseline, rows, notes)
 
 
 def _alike(differences: Sequence[float]) -> bool:

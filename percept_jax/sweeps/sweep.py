@@ -8,21 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from percept_jax import deletion, files, records
+from percept_jax import deletion, files, metrics, records
 from percept_jax.checks import check_within, unknown
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
-from percept_jax.metrics import headline
+from percept_jax.metrics import Metric
 from percept_jax.paths import output_path
 from percept_jax.ready import Ready, check, located
 from percept_jax.records import SWEEP, Failure, Plan, Result
 from percept_jax.request import SweepRequest
-from percept_jax.sweeps import plan, statistics, trial_dirs
+from percept_jax.sweeps import plan, trial_dirs
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.workers import Options, is_worker
-from percept_jax.training import evaluation, loop, parallel
+from percept_jax.tasks import task_of
+from percept_jax.training import loop, parallel
 from percept_jax.training.identity import flag_lines, identity
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
 
@@ -38,7 +39,9 @@ class Sweep:
     Attributes:
         folder: where it is kept.
         setups: its arms.
-        metric: what they are compared by.
+        metric: what they are compared by, as split/number.
+        measure: the metric of that name.
+        metrics: what all trials are measured by.
     """
 
     def __init__(self, request: SweepRequest):
@@ -59,7 +62,9 @@ class Sweep:
         setups = [self._check(setup) for setup in request.setups]
         self.setups = plan.distinct(setups) if self.spec.design == "ofat" else setups
         self._refuse_doubles()
+        self.metrics = self._reported()
         self.metric = self._metric()
+        self.measure = metrics.find(self.metric, self.metrics)
         self._refuse_strangers()
 
     def _check(self, setup: Setup) -> Setup:
@@ -98,12 +103,15 @@ class Sweep:
         """Of a trial."""
         return experiment.total_steps(len(self.ready(experiment).info.index["train"]))
 
+    def _reported(self) -> list[Metric]:
+        first, *others = (task_of(known.info).metrics for known in self._ready.values())
+        return [metric for metric in first if all(metric.name in {m.name for m in other} for other in others)]
+
     def _metric(self) -> str:
-        reported = [evaluation.metric_names(known.info.task) for known in self._ready.values()]
-        common = [name for name in reported[0] if all(name in names for names in reported)]
+        names = [metric.name for metric in self.metrics]
         if not self.spec.metric:
-            return f"test/{headline(common)}"
-        known = [f"{split}/{name}" for split in ("test", "validation") for name in common]
+            return f"test/{metrics.headline(self.metrics, names).name}"
+        known = [f"{split}/{name}" for split in ("test", "validation") for name in names]
         if self.spec.metric not in known:
             raise UsageError(unknown(self.spec.metric, known), "metric", self.spec.origins["metric"])
         return self.spec.metric
@@ -167,7 +175,7 @@ class Sweep:
         results = [(trial, self.result(trial)) for trial in tried]
         if not self._settled(tried):
             return None
-        best = plan.best(results, self.metric, statistics.better(self.metric))
+        best = plan.best(results, self.metric, self.measure.sign)
         return best and setup._replace(experiment=best.experiment, candidates=())
 
     def _settled(self, trials: Sequence[Planned]) -> bool:
@@ -225,6 +233,7 @@ class Sweep:
                 "name": self.request.name,
                 "file": self._file,
                 "metric": self.metric,
+                "metrics": metrics.recorded(self.metrics),
                 "baseline": self.spec.baseline if self.spec.baseline in arms else self.setups[0].name,
                 "design": self.spec.design,
                 "arms": [self._arm(setup, arms[setup.name]) for setup in self.setups],

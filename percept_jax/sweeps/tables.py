@@ -6,9 +6,9 @@ import re
 import textwrap
 from pathlib import Path
 
-from percept_jax import files, metrics
+from percept_jax import files
+from percept_jax.metrics import Metric
 from percept_jax.sweeps.comparison import Comparison, Row
-from percept_jax.sweeps.statistics import better
 
 _UNKNOWN = "—"
 _NAME = 30  # columns of a terminal that an arm's name gets, if it wants them
@@ -30,7 +30,7 @@ def write(c: Comparison, folder: Path) -> list[Path]:
 def markdown(c: Comparison) -> str:
     """A heading, the table with the best mean in bold, and the notes."""
     most = best(c)
-    lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in cells(row, c.metric)] for row in c.rows]
+    lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in cells(row, c.measure)] for row in c.rows]
     for line, row in zip(lines, c.rows, strict=True):
         if row.mean is not None and row.mean == most:
             line[1] = f"**{line[1]}**"
@@ -44,7 +44,7 @@ def latex(c: Comparison) -> str:
     most = best(c)
     lines = []
     for row in c.rows:
-        arm, *numbers, changed = map(_tex, cells(row, c.metric))
+        arm, *numbers, changed = map(_tex, cells(row, c.measure))
         numbers = [number if number == "---" else number.replace("-", "$-$") for number in numbers]
         if row.mean is not None and row.mean == most:
             numbers[0] = rf"\textbf{{{numbers[0]}}}"
@@ -85,7 +85,7 @@ def plain(c: Comparison, width: int) -> str:
     from rich.table import Table
 
     headers = [name.replace(" ", "\n", 1) for name in header(c)]
-    rows = [cells(row, c.metric) for row in c.rows]
+    rows = [cells(row, c.measure) for row in c.rows]
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(headers, *rows, strict=True)]
     table = Table(box=SIMPLE)
     for name in headers:
@@ -112,7 +112,7 @@ def _about(c: Comparison) -> str:
     )
 
 
-def cells(row: Row, metric: str) -> list[str]:
+def cells(row: Row, metric: Metric) -> list[str]:
     """A row in words, a cell for each of `header`."""
     mean, difference = _number(row.mean, metric), _number(row.difference, metric, sign="+")
     if row.sd is not None:
@@ -132,10 +132,8 @@ def cells(row: Row, metric: str) -> list[str]:
     ]
 
 
-def _number(x: float | None, metric: str, sign: str = "") -> str:
-    if x is None:
-        return _UNKNOWN
-    return metrics.written(metric, x, sign)
+def _number(x: float | None, metric: Metric, sign: str = "") -> str:
+    return _UNKNOWN if x is None else metric.written(x, sign)
 
 
 def _p(p: float | None) -> str:
@@ -147,7 +145,7 @@ def _p(p: float | None) -> str:
 def best(c: Comparison) -> float | None:
     """The best mean; None where there is no other to be better than."""
     means = [row.mean for row in c.rows if row.mean is not None]
-    return max(means, key=lambda mean: better(c.metric) * mean) if len(means) > 1 else None
+    return max(means, key=lambda mean: c.measure.sign * mean) if len(means) > 1 else None
 
 
 def _tex(text: str) -> str:

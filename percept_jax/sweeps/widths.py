@@ -43,7 +43,7 @@ class Subject(NamedTuple):
 
     def functions(self, devices: Sequence[jax.Device], width: int) -> Functions:
         """Of its program, for packs of so many trials."""
-        return parallel.functions(self.experiment, self.info.task, self.data.inputs.shape[1:], devices, width)
+        return parallel.functions(self.experiment, self.info, self.data.inputs.shape[1:], devices, width)
 
 
 def real(experiment: Experiment, dataset: Dataset) -> Subject:

@@ -228,7 +228,7 @@ class Worker:
             if width > 1:  # recorded on a machine with other devices, perhaps
                 devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
-            self._compiled[key, width] = parallel.functions(experiment, dataset.info.task, shape, devices, width)
+            self._compiled[key, width] = parallel.functions(experiment, dataset.info, shape, devices, width)
         return self._compiled[key, width]
 
     def _packs(self, program: Program) -> list[Cut]:

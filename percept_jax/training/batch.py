@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from percept_jax.data.augment import augment, mixup_share, mixup_shift
+from percept_jax.tasks.base import Batch, Scale
 from percept_jax.training.program import Program
 
 
@@ -29,27 +30,6 @@ class Data(NamedTuple):
     components: Array
     target_mean: Array
     target_scale: Array
-
-
-class Batch(NamedTuple):
-    """Examples as a model and its objective see them. A position is an example, or a step of it where each has a target.
-
-    Attributes:
-        inputs: normalised; tokens as they are.
-        targets: distributions over the classes, or normalised values, `[batch, (steps,) outputs]`.
-        lengths: `[batch]` of sequences, else None.
-        real: bool `[batch, steps]`, the positions that count; None: all of them.
-    """
-
-    inputs: Array
-    targets: Array
-    lengths: Array | None = None
-    real: Array | None = None
-
-    @property
-    def positions(self) -> Array:
-        """How many positions count."""
-        return jnp.int32(len(self.targets)) if self.real is None else self.real.sum(dtype=jnp.int32)
 
 
 def training_batch(key: Array, index: Array, data: Data, *, program: Program, axis_name: str | None = None) -> Batch:
@@ -95,23 +75,25 @@ def middle(inputs: Array, program: Program) -> Array:
 
 def normalize(inputs: Array, mean: Array, scale: Array, program: Program) -> Array:
     """What a model sees of inputs as in `Dataset`: tokens as they are."""
-    if program.task.vocabulary:
+    if program.outputs.vocabulary:
         return inputs
     return ((inputs.astype(mean.dtype) - mean) * scale).astype(program.dtype)
 
 
 def _targets(data: Data, index: Array, program: Program) -> Array:
-    """Distributions over the classes, or normalised values, of the examples `index`; 0 where there is no target."""
-    targets = data.targets[index]
-    if program.task.values:
-        return jnp.nan_to_num((targets - data.target_mean) * data.target_scale).astype(program.wide)
-    return jax.nn.one_hot(targets, program.task.num_classes, dtype=program.wide)
+    """What the loss compares a model's outputs with, for the examples `index`."""
+    scale = Scale(data.target_mean, data.target_scale)
+    return program.task.targets(data.targets[index], program.outputs, scale, program.wide)
 
 
 def _batch(inputs: Array, targets: Array, data: Data, index: Array, program: Program) -> Batch:
-    """A batch of inputs that are still to be normalised, with the lengths and the real positions of the examples `index`."""
-    lengths, real = None if data.lengths is None else data.lengths[index], None
-    if program.task.output_steps:
-        known = data.targets[index]
-        real = ~jnp.isnan(known).any(-1) if program.task.values else known >= 0
-    return Batch(normalize(inputs, data.mean, data.scale, program), targets, lengths, real)
+    """A batch of inputs that are still to be normalized, with the lengths and the mask of the examples `index`."""
+    truth = data.targets[index]
+    return Batch(
+        inputs=normalize(inputs, data.mean, data.scale, program),
+        targets=targets,
+        truth=truth,
+        scale=Scale(data.target_mean, data.target_scale),
+        lengths=None if data.lengths is None else data.lengths[index],
+        mask=program.task.mask(truth) if program.task.mask else None,
+    )

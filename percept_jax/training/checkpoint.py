@@ -33,10 +33,7 @@ class Promise(TypedDict):
 class SavedProgress(TypedDict):
     """`trial.Progress` in a header."""
 
-    loss: float
-    correct: int
-    positions: int
-    examples: int
+    sums: dict[str, float]
     best: dict[str, Any] | None
     diverged_at: int | None
     stopped_at: int | None

@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,10 +10,9 @@ import numpy as np
 
 from percept_jax.data.dataset import Dataset
 from percept_jax.data.inputs import Input
-from percept_jax.task import Task
 from percept_jax.training.batch import Data
 from percept_jax.training.parallel import Evaluation
-from percept_jax.training.step import EvalSums
+from percept_jax.training.program import Program
 
 BATCH = 512  # examples at a time, at most
 PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are fewer
@@ -32,47 +32,30 @@ def batch_size(dataset: Dataset, devices: int) -> int:
     return math.ceil(min(held_out, most) / devices) * devices
 
 
-def evaluate(step: Evaluation, variables: Any, index: np.ndarray, batch: int, data: Data) -> EvalSums:
-    """Sums over the examples `index`, as NumPy arrays `[K, ...]`, the losses added up in float64."""
+def evaluate(step: Evaluation, variables: Any, index: np.ndarray, batch: int, data: Data) -> dict[str, np.ndarray]:
+    """Returns what the metrics of the examples `index` are computed from, by name, as NumPy arrays with an axis of trials.
+
+    Sums are `[K, ...]`, added up in float64 and int64; rows are `[K, examples, ...]`, in the order of `index`.
+    """
     padded = np.full(max(1, math.ceil(len(index) / batch)) * batch, -1, np.int32)
     padded[: len(index)] = index
     running: collections.deque = collections.deque()
-    total = None
+    total: dict[str, np.ndarray] = {}
+    rows: dict[str, list[np.ndarray]] = {}
     for part in [*padded.reshape(-1, batch), None]:
         if part is not None:
             running.append(step(variables, part, data))
         while running and (part is None or len(running) > IN_FLIGHT):
-            sums = jax.device_get(running.popleft())
-            sums = sums._replace(loss=sums.loss.astype(np.float64), squared_error=sums.squared_error.astype(np.float64))
-            total = sums if total is None else EvalSums(*map(np.add, total, sums))
-    return total
+            sums, own = jax.device_get(running.popleft())
+            for name, value in sums.items():
+                total[name] = total.get(name, 0) + value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+            for name, value in own.items():
+                rows.setdefault(name, []).append(value)
+    return total | {name: np.concatenate(parts, 1)[:, : len(index)] for name, parts in rows.items()}
 
 
-def metrics(sums: EvalSums, trial: int, task: Task) -> dict[str, Any]:
-    """What one trial of `evaluate`'s sums comes to: loss, the metrics that suit the task, examples.
-
-    Accuracy is a share of positions (examples, or the real steps of sequences), sequence_accuracy one of sequences without a
-    mistake; rmse is in the data set's own units; bits_per_character is the loss of a language model in bits.
-    """
-    examples, positions = int(sums.examples[trial]), int(sums.positions[trial])
-    found: dict[str, Any] = {"loss": float(sums.loss[trial]) / positions}
-    if task.values:
-        found["rmse"] = math.sqrt(float(sums.squared_error[trial]) / (positions * task.num_classes))
-    else:
-        found["accuracy"] = int(sums.correct[trial]) / positions
-        found["top5_accuracy"] = int(sums.top5_correct[trial]) / positions
-    if task.generates:
-        found["bits_per_character"] = found["loss"] / math.log(2)
-    elif task.output_steps and not task.values:
-        found["sequence_accuracy"] = int(sums.all_correct[trial]) / examples
-    if task.output_steps:
-        found["positions"] = positions
-    return found | {"examples": examples}
-
-
-def metric_names(task: Task) -> list[str]:
-    """What `metrics` tells of a split beside counts."""
-    if task.values:
-        return ["loss", "rmse"]
-    extra = ["bits_per_character"] if task.generates else ["sequence_accuracy"] if task.output_steps else []
-    return ["loss", "accuracy", "top5_accuracy", *extra]
+def metrics(totals: Mapping[str, np.ndarray], trial: int, program: Program) -> dict[str, Any]:
+    """Returns what one trial of `evaluate` comes to: the task's metrics, and how many examples (and positions) there were."""
+    own = {name: value[trial].item() if value.ndim == 1 else value[trial] for name, value in totals.items()}
+    counts = {"positions": own["positions"]} if program.outputs.output_steps else {}
+    return {**program.task.measure(own), **counts, "examples": own["examples"]}

@@ -6,7 +6,7 @@ full that thread ends, and the run waits for it for ever.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from percept_jax.metrics import METRICS
-
 
 class EventFile:
     """An event file in a run directory, one a process; it hides what earlier ones wrote beyond the step that it resumes at."""
 
-    def __init__(self, folder: Path, step: int):
+    def __init__(self, folder: Path, step: int, names: Collection[str]):
+        """Opens the file of a run that goes on after `step`; of the lines of metrics it takes the numbers with these names."""
+        self._names = names
         self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}.percept")
         if step:
             self._file.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -28,7 +28,7 @@ class EventFile:
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds the numbers of a line of metrics. Raises OSError."""
         for name in record:
-            if name in METRICS:
+            if name in self._names:
                 summary = scalar(f"{record['split']}/{name}", record[name])
                 self._file.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
         if record["split"] != "train":

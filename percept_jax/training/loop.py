@@ -52,7 +52,7 @@ def train_pack(
     with jax.enable_x64(first.dtype == "float64"):
         if functions is None:
             devices = choose_devices(first, info)
-            functions = parallel.functions(first, info.task, dataset.inputs.shape[1:], devices, len(trials))
+            functions = parallel.functions(first, info, dataset.inputs.shape[1:], devices, len(trials))
         pack = Pack(trials, dataset, functions, report, began or time.time(), held, pictures)
         try:
             pack.start()
@@ -66,10 +66,10 @@ def train_pack(
                 if signal:
                     pack.wait()
                     raise Interrupted(signal, f" at step {pack.step}", first.fresh)
-            sums = pack.test()
+            totals = pack.test()
             if signal := interrupted():
                 raise Interrupted(signal, f" at step {pack.step}", first.fresh)
-            return pack.finish(sums)
+            return pack.finish(totals)
         finally:
             pack.close()
             report.close()

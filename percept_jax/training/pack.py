@@ -19,12 +19,10 @@ from percept_jax.data.order import Order
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
-from percept_jax.metrics import rank
 from percept_jax.training import checkpoint, evaluation, initial, parallel
 from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
 from percept_jax.training.progress import Reporter
-from percept_jax.training.step import EvalSums
 from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
 
 SAVE_SECONDS = 10.0  # between checkpoints that nobody asked for: on tiny data an epoch may be a step
@@ -101,8 +99,8 @@ class Pack:
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
             promise = resumed.rows[k][1]["log"] if resumed else None
-            trial.run_dir.begin(self.step, names, len(self.trials), promise, resumed and resumed.extends)
-        self.report.start(self.step, self.steps)
+            trial.run_dir.begin(self.step, names, self.program.task, len(self.trials), promise, resumed and resumed.extends)
+        self.report.start(self.step, self.steps, self.program.task.metrics)
         self._compiled = False
 
     def _place(self, tree: Any) -> Any:
@@ -111,7 +109,7 @@ class Pack:
     def _begin_from(self, init_from: str) -> None:
         """Takes the place of the initial weights; what is drawn for a new head stays."""
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
-        loaded, new = initial.start_each(init_from, drawn, self.program.task.num_classes, len(self.trials))
+        loaded, new = initial.start_each(init_from, drawn, self.program.outputs.num_classes, len(self.trials))
         loaded = self._place(loaded)
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
         self.state = self.state._replace(**loaded, average=average)
@@ -164,19 +162,16 @@ class Pack:
             for k, trial, progress in self._live():
                 if progress.ended:
                     continue
-                progress.loss += float(sums.loss[k])
-                progress.correct += int(sums.correct[k])
-                progress.positions += int(sums.positions[k])
-                progress.examples += int(sums.examples[k])
-                if not math.isfinite(progress.loss):
-                    progress.diverged_at, progress.loss = step, 0.0
+                progress.add({name: value[k] for name, value in sums.items()})
+                if not math.isfinite(progress.sums["loss"]):
+                    progress.diverged_at, progress.sums = step, {}
                 elif step == self.steps or step % trial.experiment.log_every == 0:
                     self._log_train(trial, progress, step)
 
     def _log_train(self, trial: Trial, progress: Progress, step: int) -> None:
         since, began = self._segment
         rate = (step - since) * self.batch / (time.monotonic() - began) if step > since else None
-        self._log(trial, "train", step, progress.window(rate, self.program.task.values))
+        self._log(trial, "train", step, progress.window(rate, self.program.task))
 
     def _log(self, trial: Trial, split: str, step: int, numbers: dict[str, Any]) -> None:
         record = {"step": step, "epoch": step / self.epoch_steps, "split": split, **numbers}
@@ -188,15 +183,15 @@ class Pack:
         with self.clock("train"):
             self._settle(0)
         with self.clock("eval"):
-            sums = self._sums(self.state.variables, "validation")
-            better = np.zeros(len(self.trials), bool)
+            totals = self._totals(self.state.variables, "validation")
+            better, key = np.zeros(len(self.trials), bool), self.program.task.selection_key
             for k, trial, progress in self._live():
-                numbers = evaluation.metrics(sums, k, self.program.task)
+                numbers = evaluation.metrics(totals, k, self.program)
                 if not progress.ended and not math.isfinite(numbers["loss"]):
                     progress.diverged_at = self.step
                 if not progress.ended:
                     self._log(trial, "validation", self.step, numbers)
-                    better[k] = progress.best is None or rank(numbers) > rank(progress.best)
+                    better[k] = progress.best is None or key(numbers) > key(progress.best)
                     if better[k]:
                         progress.best = {"step": self.step, **numbers}
                     elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - progress.best["step"]:
@@ -216,7 +211,7 @@ class Pack:
         """Rates are measured from here on: a segment of steps with neither compilation nor evaluation in it."""
         self._segment = self.step, time.monotonic()
 
-    def _sums(self, variables: Any, split: str) -> EvalSums:
+    def _totals(self, variables: Any, split: str) -> dict[str, np.ndarray]:
         return evaluation.evaluate(
             self._functions.evaluate, variables, self.dataset.info.index[split], self._eval_batch, self.data
         )
@@ -259,26 +254,26 @@ class Pack:
         """Ends what runs beside the loop."""
         self._keeper.saver.close()
 
-    def test(self) -> EvalSums:
-        """What the best variables come to on the test split, once the last checkpoint is on the disk."""
+    def test(self) -> dict[str, np.ndarray]:
+        """Evaluates the best variables on the test split, see `evaluation.evaluate`; waits for the last checkpoint."""
         self._settle(0)
         with self.clock("eval"):
-            sums = self._sums(self.best, "test")
+            totals = self._totals(self.best, "test")
         self.wait()
-        return sums
+        return totals
 
-    def finish(self, sums: EvalSums) -> list[dict[str, Any]]:
-        """Writes what each trial came to, `sums` being those of `test`."""
+    def finish(self, totals: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Writes the result of each trial; `totals` are those of `test`."""
         results = []
         for k, trial, progress in self._live():
             test = None
-            if progress.diverged_at is None and not math.isfinite(sums.loss[k]):
+            if progress.diverged_at is None and not math.isfinite(totals["loss"][k]):
                 progress.diverged_at = self.step
             if progress.diverged_at is None:
-                test = evaluation.metrics(sums, k, self.program.task)
+                test = evaluation.metrics(totals, k, self.program)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
-                if sums.confusion[k].size:
-                    trial.run_dir.write_confusion(sums.confusion[k], self.input.classes)
+                if "confusion" in totals:
+                    trial.run_dir.write_confusion(totals["confusion"][k], self.input.classes)
             if self._pictures:
                 self._draw(trial)
             result = self._result(trial, progress, test)

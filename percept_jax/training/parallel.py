@@ -16,17 +16,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from percept_jax import models
 from percept_jax.experiment import Experiment, HParams
-from percept_jax.task import Task
+from percept_jax.tasks.base import Spec, Sums
 from percept_jax.training.batch import Data
 from percept_jax.training.program import Program, make_program
-from percept_jax.training.step import EvalSums, State, TrainSums, eval_step, init_state, train_step
+from percept_jax.training.step import State, eval_step, init_state, train_step
 
 AXIS = "batch"
 TRIALS = "trials"
 
 Init = Callable[[HParams], State]
-Step = Callable[[State, np.ndarray, HParams, Data], tuple[State, TrainSums]]
-Evaluation = Callable[[Any, np.ndarray, Data], EvalSums]
+Step = Callable[[State, np.ndarray, HParams, Data], tuple[State, Sums]]
+Evaluation = Callable[[Any, np.ndarray, Data], tuple[Sums, Sums]]
 
 
 class Functions(NamedTuple):
@@ -41,9 +41,9 @@ class Functions(NamedTuple):
 
 
 def functions(
-    experiment: Experiment, task: Task, shape: tuple[int, ...], devices: Sequence[jax.Device], trials: int
+    experiment: Experiment, spec: Spec, shape: tuple[int, ...], devices: Sequence[jax.Device], trials: int
 ) -> Functions:
-    """The functions of an experiment's program for inputs of this shape.
+    """The functions of an experiment's program on a data set whose inputs have this shape.
 
     Raises ValueError where the trials cannot be dealt out to the devices, or are more than `most_together`.
     """
@@ -51,7 +51,7 @@ def functions(
         raise ValueError(f"{trials} trials on {len(devices)} devices: not the same number on each")
     if trials // len(devices) > most_together(experiment, devices):
         raise ValueError(f"{experiment.model} is not to be stacked on a CPU")
-    program = make_program(experiment, task, _batch_axis(devices, trials))
+    program = make_program(experiment, spec, _batch_axis(devices, trials))
     init, train = compile_init(program, trials, shape), compile_train(program, devices, trials)
     return Functions(program, tuple(devices), trials, init, train, compile_eval(program, devices, trials))
 
@@ -100,7 +100,7 @@ def compile_train(program: Program, devices: Sequence[jax.Device], trials: int) 
 
 
 def compile_eval(program: Program, devices: Sequence[jax.Device], trials: int) -> Evaluation:
-    """`(variables [K], index [batch], data) -> sums [K]`: every trial sees the same examples."""
+    """`(variables [K], index [batch], data) -> (sums [K], rows [K, batch])`: every trial sees the same examples."""
     name, in_axes = _batch_axis(devices, trials), (0, None, None)
     step = functools.partial(eval_step, program=program, axis_name=name)
     if name is None:

@@ -12,8 +12,9 @@ from jax import Array
 from percept_jax import models
 from percept_jax.data.augment import Augmentation
 from percept_jax.experiment import Experiment, HParams
-from percept_jax.task import Task
-from percept_jax.training.objectives import OBJECTIVES, Objective
+from percept_jax.tasks import task_of
+from percept_jax.tasks.base import Outputs, Spec, Task
+from percept_jax.tasks.losses import Objective
 from percept_jax.training.optim import SCHEDULES, learning_rate, make_optimizer
 
 
@@ -22,7 +23,8 @@ class Program(NamedTuple):
 
     Attributes:
         module: the model.
-        task: what the data set asks of it.
+        task: what is asked of it.
+        outputs: what it writes for an example.
         objective: loss of each position, and probabilities.
         optimizer: (learning rate, hparams) to an optax transformation.
         learning_rate: (step, hparams) to a learning rate.
@@ -36,6 +38,7 @@ class Program(NamedTuple):
 
     module: nn.Module
     task: Task
+    outputs: Outputs
     objective: Objective
     optimizer: Callable[[Array, HParams], optax.GradientTransformation]
     learning_rate: Callable[[Array, HParams], Array]
@@ -52,12 +55,15 @@ class Program(NamedTuple):
         return jnp.dtype("float64" if self.dtype == jnp.float64 else "float32")
 
 
-def make_program(experiment: Experiment, task: Task, axis_name: str | None = None) -> Program:
-    """The program of an experiment, for batches that are split over `axis_name`, if they are."""
+def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = None) -> Program:
+    """Returns the program of an experiment on a data set, for batches that are split over `axis_name`, if they are."""
+    task = task_of(spec)
+    outputs = task.outputs(spec)
     return Program(
-        module=models.build(experiment.model, **task.fields, axis_name=axis_name, **experiment.knobs),
+        module=models.build(experiment.model, **outputs._asdict(), axis_name=axis_name, **experiment.knobs),
         task=task,
-        objective=OBJECTIVES[experiment.loss],
+        outputs=outputs,
+        objective=task.objective(experiment.loss),
         optimizer=functools.partial(make_optimizer, experiment.optimizer, freeze=experiment.freeze, lr_scale=experiment.lr_scale),
         learning_rate=functools.partial(learning_rate, SCHEDULES[experiment.schedule], experiment.decay_at),
         ema_decay=experiment.ema_decay,

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from percept_jax.console import is_terminal, say
-from percept_jax.metrics import METRICS
+from percept_jax.metrics import Metric
 
 
 class Reporter:
@@ -16,6 +16,7 @@ class Reporter:
         self._bar = self._train = None
         self._began = 0.0
         self._first = self._steps = 0
+        self._metrics: Sequence[Metric] = ()
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -24,9 +25,9 @@ class Reporter:
         else:
             say(text)
 
-    def start(self, step: int, steps: int) -> None:
-        """The first step is about to run."""
-        self._began, self._first, self._steps = time.monotonic(), step, steps
+    def start(self, step: int, steps: int, metrics: Sequence[Metric]) -> None:
+        """The first step is about to run; the lines to come show these metrics, where they have them."""
+        self._began, self._first, self._steps, self._metrics = time.monotonic(), step, steps, metrics
         if is_terminal(sys.stderr):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,13 +49,13 @@ class Reporter:
         if record["split"] == "train":
             self._train = record
             if self._bar:
-                said = f"{_rate(record)}  {said_of(record)}"
+                said = f"{_rate(record)}  {summary(record, self._metrics)}"
                 self._draw(lambda bar: bar.update(bar.task_ids[0], completed=record["step"], said=said))
             return
         text = f"step {record['step']}/{self._steps}  epoch {record['epoch']:.2f}"
         if self._train and record["split"] == "validation":
-            text += f"  train {said_of(self._train)}"
-        text += f"  {record['split']} {said_of(record)}"
+            text += f"  train {summary(self._train, self._metrics)}"
+        text += f"  {record['split']} {summary(record, self._metrics)}"
         if self._train and not self._bar and record["split"] == "validation":
             spent = time.monotonic() - self._began
             left = spent / max(1, record["step"] - self._first) * (self._steps - record["step"])
@@ -68,9 +69,9 @@ class Reporter:
             self._bar = None
 
 
-def said_of(numbers: Mapping[str, Any]) -> str:
-    """Loss, and what else tells most, in words."""
-    names = (name for name, metric in METRICS.items() if metric.headline)
+def summary(numbers: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
+    """Returns the metrics that are shown, with their names: "loss 0.1000 accuracy 0.9800"."""
+    names = (metric.name for metric in metrics if metric.shown)
     return " ".join(f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in names if name in numbers)
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from percept_jax import deletion, files, records
+from percept_jax import deletion, files, metrics, records
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.paths import output_path, user_path
 from percept_jax.records import RUN, Provenance
+from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint
 from percept_jax.training.events import EventFile
 from percept_jax.training.identity import code, flag_lines, identity
@@ -113,6 +114,7 @@ class RunDir:
         self,
         step: int,
         devices: Sequence[str],
+        task: Task,
         pack: int = 1,
         promise: Mapping[str, Any] | None = None,
         extends: tuple[Path, bytes] | None = None,
@@ -122,6 +124,7 @@ class RunDir:
         Args:
             step: the first one is the next.
             devices: their names.
+            task: what the run is measured by.
             pack: trials that are stepped together.
             promise: what the checkpoint says of the log; None: there is none.
             extends: the run directory that the checkpoint is from, and its log up to then, where it is another one.
@@ -136,13 +139,14 @@ class RunDir:
             self._record = record = self._begun(devices, pack)
         if extends:
             record["extends"] = {"run_dir": str(extends[0]), "step": step}
+        record |= {"task": task.name, "metrics": metrics.recorded(task.metrics)}
         record.pop("files", None)
         records.write(self.path / MARK, record)
         files.write_bytes(self.path / "run.flags", _flag_file(self.experiment))
         files.write_bytes(self.path / "metrics.jsonl", kept)
         self._state, self._lines = hashlib.blake2b(kept, digest_size=16), kept.count(b"\n")
         self._metrics = files.open_to_append(self.path / "metrics.jsonl")
-        self._events = EventFile(self.path, step)
+        self._events = EventFile(self.path, step, {metric.name for metric in task.metrics})
 
     def _begun(self, devices: Sequence[str], pack: int) -> dict[str, Any]:
         """provenance.json of a first start; without devices, it has not come to its first step."""

@@ -14,11 +14,10 @@ from jax import Array
 
 from percept_jax import models
 from percept_jax.experiment import HParams
+from percept_jax.tasks.base import Sums
 from percept_jax.training.batch import Data, evaluation_batch, middle, normalize, training_batch
 from percept_jax.training.optim import frozen
 from percept_jax.training.program import Program
-
-CONFUSABLE = 1000  # classes, at most, of which each is counted against each other
 
 
 class State(NamedTuple):
@@ -36,36 +35,6 @@ class State(NamedTuple):
         return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-class TrainSums(NamedTuple):
-    """Sums over one batch: of losses and of correct predictions over its positions, of positions, of examples."""
-
-    loss: Array
-    correct: Array
-    positions: Array
-    examples: Array
-
-
-class EvalSums(NamedTuple):
-    """Sums over the real examples of one batch.
-
-    Attributes:
-        loss, correct, top5_correct: over positions.
-        positions, examples: how many.
-        all_correct: examples without a wrong position.
-        squared_error: in the units of the data set, over positions and features; 0 where targets are classes.
-        confusion: `[true class, predicted class]`, int32; `[0, 0]` for values, texts, and more than 1,000 classes.
-    """
-
-    loss: Array
-    correct: Array
-    top5_correct: Array
-    positions: Array
-    examples: Array
-    all_correct: Array
-    squared_error: Array
-    confusion: Array
-
-
 def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) -> State:
     """The state before the first step, from the seed alone, for inputs of this shape.
 
@@ -73,7 +42,7 @@ def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) ->
     """
     key, _ = _keys(hparams)
     shape = (program.crop, program.crop, shape[-1]) if program.crop else shape
-    variables = program.module.init(key, jnp.zeros((1, *shape), jnp.int32 if program.task.vocabulary else jnp.float32))
+    variables = program.module.init(key, jnp.zeros((1, *shape), jnp.int32 if program.outputs.vocabulary else jnp.float32))
     variables = jax.tree.map(lambda x: x.astype(program.wide), variables)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     opt_state = program.optimizer(hparams.learning_rate, hparams).init(params)
@@ -83,25 +52,30 @@ def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) ->
 
 def train_step(
     state: State, index: Array, hparams: HParams, data: Data, *, program: Program, axis_name: str | None = None
-) -> tuple[State, TrainSums]:
-    """One update from the examples `index [batch]`, or from this shard of them when the batch is split over `axis_name`."""
+) -> tuple[State, Sums]:
+    """One update from the examples `index [batch]`, or from this shard of them when the batch is split over `axis_name`.
+
+    Returns the next state, and sums over the whole batch: "loss" and what the task sums, over the positions that count;
+    "positions", how many do; and "examples".
+    """
     _, key = _keys(hparams)
     input_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
     batch = training_batch(input_key, index, data, program=program, axis_name=axis_name)
-    if not program.task.values:
+    if program.task.distributions:
         batch = batch._replace(targets=optax.smooth_labels(batch.targets, hparams.label_smoothing))
-    total = jax.lax.psum(batch.positions, axis_name) if axis_name else batch.positions
+    positions = jnp.int32(len(index)) if batch.mask is None else batch.mask.sum(dtype=jnp.int32)
+    total = jax.lax.psum(positions, axis_name) if axis_name else positions
 
     def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, heads, batch_stats = _forward(variables, batch.inputs, batch.lengths, program, hparams.dropout_rate, dropout_key)
-        loss = _sum(program.objective.loss(logits, batch.targets), batch.real)
+        loss = _sum(program.objective.loss(logits, batch.targets), batch.mask)
         extra = [program.module.auxiliary_weight * program.objective.loss(head, batch.targets).sum() for head in heads]
         return sum(extra, loss) / jnp.maximum(1, total).astype(loss.dtype), (loss, logits, batch_stats)
 
     grads, (loss, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-    correct = jnp.sum(jnp.zeros(0, bool) if program.task.values else _guess(logits) == data.targets[index])
-    sums = TrainSums(loss, correct, batch.positions, jnp.int32(len(index)))
+    own = program.task.train_sums(logits, batch)
+    sums = {**own, "loss": loss, "positions": positions, "examples": jnp.int32(len(index))}
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
     rate = program.learning_rate(state.step, hparams)
@@ -114,12 +88,8 @@ def train_step(
     return State(state.step + 1, params, batch_stats, opt_state, average), sums
 
 
-def _sum(losses: Array, real: Array | None) -> Array:
-    return losses.sum() if real is None else jnp.where(real, losses, 0).sum()
-
-
-def _guess(logits: Array) -> Array:
-    return jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
+def _sum(losses: Array, mask: Array | None) -> Array:
+    return losses.sum() if mask is None else jnp.where(mask, losses, 0).sum()
 
 
 def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
@@ -131,48 +101,32 @@ def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
 
 def eval_step(
     variables: Mapping[str, Any], index: Array, data: Data, *, program: Program, axis_name: str | None = None
-) -> EvalSums:
-    """Sums over the examples `index [batch]` whose index is not negative: -1 fills up the last batch and counts for nothing.
+) -> tuple[Sums, Sums]:
+    """Measures the examples `index [batch]`; an index of -1 fills up the last batch and counts for nothing.
 
-    The loss is the objective without label smoothing; the five best guesses count as all of them where classes are fewer.
+    Returns sums as those of `train_step`, the loss without label smoothing; and the task's rows, `[batch, ...]`.
     """
-    filled, index = index < 0, jnp.maximum(index, 0)
+    present, index = index >= 0, jnp.maximum(index, 0)
     batch = evaluation_batch(index, data, program=program)
-    logits, _, _ = _forward(variables, batch.inputs, batch.lengths, program)
-    losses = program.objective.loss(logits, batch.targets)
-    real = ~filled if batch.real is None else batch.real & ~filled[:, None]
-    zero = jnp.int32(0)
-    sums = EvalSums(
-        loss=jnp.sum(jnp.where(real, losses, 0)),
-        correct=zero,
-        top5_correct=zero,
-        positions=real.sum(),
-        examples=jnp.sum(~filled),
-        all_correct=zero,
-        squared_error=jnp.zeros((), losses.dtype),
-        confusion=jnp.zeros((0, 0), jnp.int32),
-    )
-    if program.task.values:
-        errors = jnp.where(real[..., None], (logits - batch.targets) / data.target_scale, 0)
-        sums = sums._replace(squared_error=jnp.sum(errors**2))
-    else:
-        labels, classes = data.targets[index], program.task.num_classes
-        guesses = jax.lax.top_k(logits, min(5, classes))[1]
-        hits = (guesses == labels[..., None]) & real[..., None]
-        right = (hits[..., 0] | ~real).reshape(len(index), -1).all(1) & ~filled
-        sums = sums._replace(correct=hits[..., 0].sum(), top5_correct=hits.sum(), all_correct=right.sum())
-        if classes <= CONFUSABLE and not program.task.generates:
-            confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, guesses[..., 0]].add(real.astype(jnp.int32))
-            sums = sums._replace(confusion=confusion)
-    return jax.lax.psum(sums, axis_name) if axis_name else sums
+    outputs, _, _ = _forward(variables, batch.inputs, batch.lengths, program)
+    losses = program.objective.loss(outputs, batch.targets)
+    mask = present if batch.mask is None else batch.mask & present.reshape(-1, *[1] * (batch.mask.ndim - 1))
+    batch = batch._replace(mask=mask)
+    own = program.task.eval_sums(outputs, batch, present)
+    sums = {**own, "loss": jnp.sum(jnp.where(mask, losses, 0)), "positions": mask.sum(), "examples": jnp.sum(present)}
+    rows = program.task.eval_rows(outputs, batch) if program.task.eval_rows else {}
+    if axis_name:
+        sums, rows = jax.lax.psum(sums, axis_name), jax.lax.all_gather(rows, axis_name, tiled=True)
+    return sums, rows
 
 
 def predict_step(
     variables: Mapping[str, Any], inputs: Array, lengths: Array | None, mean: Array, scale: Array, *, program: Program
 ) -> tuple[Array, Array]:
-    """Logits and probabilities `[batch, (steps,) classes]` of inputs as in `Dataset`; of values, the outputs twice."""
+    """Logits and probabilities `[batch, (time,) classes]` of inputs as in `Dataset`; of values, the outputs twice."""
     logits, _, _ = _forward(variables, normalize(middle(inputs, program), mean, scale, program), lengths, program)
-    return logits, logits if program.task.values else program.objective.probabilities(logits)
+    probabilities = program.objective.probabilities
+    return logits, probabilities(logits) if probabilities else logits
 
 
 def generate_step(

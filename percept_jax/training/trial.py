@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from percept_jax.experiment import Experiment
+from percept_jax.tasks.base import Task
 from percept_jax.training.run_dir import RunDir
 
 
@@ -23,16 +24,13 @@ class Progress:
     """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
 
     Attributes:
-        loss, correct, positions, examples: sums over the training examples since the last line of metrics.
+        sums: what the training steps since the last line of metrics have summed up, by name.
         best: metrics of the best validation, among equals the first.
         diverged_at: the first step whose loss was not finite.
         stopped_at: the step at which --stop_after ended it.
     """
 
-    loss: float = 0.0
-    correct: int = 0
-    positions: int = 0
-    examples: int = 0
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, Any] | None = None
     diverged_at: int | None = None
     stopped_at: int | None = None
@@ -42,21 +40,23 @@ class Progress:
         """Whether what its state comes to does not matter any more."""
         return self.diverged_at is not None or self.stopped_at is not None
 
-    def window(self, rate: float | None, values: bool) -> dict[str, Any]:
-        """A line of training metrics: what was summed up since the last one. The next window begins.
+    def add(self, sums: Mapping[str, Any]) -> None:
+        """Adds the sums of a step, by name."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+
+    def window(self, rate: float | None, task: Task) -> dict[str, Any]:
+        """Returns a line of training metrics, of what was summed up since the last one. The next window begins.
 
         Args:
             rate: examples a second, where it was measured.
-            values: whether the targets are values, so that there is no accuracy.
+            task: whose metrics they are.
         """
-        positions = max(1, self.positions)
-        record = {"loss": self.loss / positions}
-        if not values:
-            record["accuracy"] = self.correct / positions
-        record["examples"] = self.examples
+        sums = self.sums | {"positions": max(1, self.sums["positions"])}
+        record = {**task.measure(sums, training=True), "examples": int(sums["examples"])}
         if rate is not None:
             record["examples_per_second"] = round(rate, 1)
-        self.loss, self.correct, self.positions, self.examples = 0.0, 0, 0, 0
+        self.sums = {}
         return record
 
 

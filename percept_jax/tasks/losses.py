@@ -1,4 +1,4 @@
-"""Objectives: one loss for each position, and the probabilities that the loss takes the outputs to mean.
+"""OBJECTIVES: losses of one position, by the names that --loss takes, and the probabilities that each takes outputs to mean.
 
 A position is an example, or a step of it where every step has a target; `...` stands for `batch` or `batch, steps`.
 """

@@ -1,0 +1,28 @@
+"""TASKS: what can be asked of a model, by name.
+
+To add a task, write a file with its `Task` record, and add one line to TASKS.
+"""
+
+from percept_jax.tasks.base import Spec, Task
+from percept_jax.tasks.classification import CLASSIFICATION
+from percept_jax.tasks.forecasting import FORECASTING
+from percept_jax.tasks.language_modeling import LANGUAGE_MODELING
+from percept_jax.tasks.tagging import TAGGING
+
+TASKS: dict[str, Task] = {
+    "classification": CLASSIFICATION,
+    "tagging": TAGGING,
+    "language_modeling": LANGUAGE_MODELING,
+    "forecasting": FORECASTING,
+}
+
+
+def task_of(spec: Spec) -> Task:
+    """Returns the task that the features of a data set imply: of those that suit it, the last in TASKS.
+
+    So a task that is added takes precedence over the tasks of this package. Raises LookupError where none suits.
+    """
+    for task in reversed(TASKS.values()):
+        if task.suits(spec):
+            return task
+    raise LookupError(f"no task suits a data set of kind {spec.kind} with targets of shape {list(spec.target_shape)}")

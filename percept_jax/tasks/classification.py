@@ -1,0 +1,90 @@
+"""Classification: one label for each example."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from percept_jax.metrics import LOSS, Metric
+from percept_jax.tasks.base import Batch, Outputs, OutputSpec, Scale, Spec, Sums, Task
+from percept_jax.tasks.losses import OBJECTIVES
+
+# Of more classes, not every one is counted against every other.
+CONFUSABLE = 1000
+
+OF_CLASSES = {name: objective for name, objective in OBJECTIVES.items() if objective.probabilities}
+
+ACCURACY = Metric("accuracy", True, "z.4f", lambda sums: sums["correct"] / sums["positions"], training=True, of="positions")
+TOP5_ACCURACY = Metric(
+    "top5_accuracy", True, "z.4f", lambda sums: sums["top5_correct"] / sums["positions"], shown=False, of="positions"
+)
+
+
+def outputs(spec: Spec) -> Outputs:
+    """A logit for each class, at each time step where each has a label."""
+    return Outputs(len(spec.classes), spec.target_shape[0] if spec.target_shape else None, len(spec.words))
+
+
+def one_hot(labels: Array, outputs: Outputs, scale: Scale, dtype: Any) -> Array:
+    """Labels `[...]` as distributions `[..., classes]`; 0 everywhere where there is no label."""
+    return jax.nn.one_hot(labels, outputs.num_classes, dtype=dtype)
+
+
+def count_correct(logits: Array, batch: Batch) -> Sums:
+    """How many positions are given their own label; a position without a label never is."""
+    guesses = jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
+    return {"correct": jnp.sum(guesses == batch.truth)}
+
+
+def hits(logits: Array, batch: Batch) -> Array:
+    """Whether each of the five likeliest classes is the label, bool `[..., 5]`; all of them where there are fewer."""
+    return (_best(logits) == batch.truth[..., None]) & batch.mask[..., None]
+
+
+def _best(logits: Array) -> Array:
+    return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
+
+
+def count_confusion(logits: Array, batch: Batch) -> Sums:
+    """How often each class was taken for each, `[true class, predicted class]`; nothing of more than 1,000 classes."""
+    classes = logits.shape[-1]
+    if classes > CONFUSABLE:
+        return {}
+    counts = jnp.zeros((classes, classes), jnp.int32)
+    return {"confusion": counts.at[batch.truth, _best(logits)[..., 0]].add(batch.mask.astype(jnp.int32))}
+
+
+def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
+    hit = hits(logits, batch)
+    return {"correct": hit[..., 0].sum(), "top5_correct": hit.sum(), **count_confusion(logits, batch)}
+
+
+def _prediction(logits: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
+    """The likeliest classes of one example; by logits, since probabilities may round to equals."""
+    best = (-logits).argsort(kind="stable")[:top_k]
+    guesses = [{"class": names.classes[c], "probability": float(probabilities[c])} for c in best]
+    return {**guesses[0], "top_k": guesses}
+
+
+def _line(prediction: Mapping[str, Any]) -> str:
+    return "".join(f"  {guess['class']} {guess['probability']:.4f}" for guess in prediction["top_k"])
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    suits=lambda spec: bool(spec.classes) and not spec.target_shape,
+    outputs=outputs,
+    objectives=OF_CLASSES,
+    targets=one_hot,
+    distributions=True,
+    mask=None,
+    train_sums=count_correct,
+    eval_sums=_eval_sums,
+    metrics=(LOSS, ACCURACY, TOP5_ACCURACY),
+    selects=("accuracy", "loss"),
+    prediction=_prediction,
+    line=_line,
+)

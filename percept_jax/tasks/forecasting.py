@@ -1,0 +1,62 @@
+"""Forecasting: values, once for each example or at each time step of it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from percept_jax.metrics import LOSS, Metric
+from percept_jax.tasks.base import Batch, Outputs, OutputSpec, Scale, Spec, Sums, Task
+from percept_jax.tasks.losses import OBJECTIVES
+
+# In the units of the data set.
+RMSE = Metric("rmse", False, "#.4g", lambda sums: math.sqrt(sums["squared_error"] / sums["values"]))
+
+
+def _outputs(spec: Spec) -> Outputs:
+    *steps, features = spec.target_shape
+    return Outputs(features, steps[0] if steps else None, len(spec.words))
+
+
+def _targets(values: Array, outputs: Outputs, scale: Scale, dtype: Any) -> Array:
+    """Values `[..., features]`, normalized; 0 where there is none."""
+    return jnp.nan_to_num((values - scale.mean) * scale.scale).astype(dtype)
+
+
+def _mask(values: Array) -> Array | None:
+    """Which time steps have a value: one that is not a number stands for none."""
+    return ~jnp.isnan(values).any(-1) if values.ndim == 3 else None
+
+
+def _eval_sums(outputs: Array, batch: Batch, present: Array) -> Sums:
+    errors = jnp.where(batch.mask[..., None], (outputs - batch.targets) / batch.scale.scale, 0)
+    return {"squared_error": jnp.sum(errors**2), "values": batch.mask.sum() * outputs.shape[-1]}
+
+
+def _prediction(outputs: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
+    """Values `[(time,) features]` in the units of the data set."""
+    return {"values": (outputs / np.array(names.target_scale) + np.array(names.target_mean)).tolist()}
+
+
+def _line(prediction: Mapping[str, Any]) -> str:
+    return f"  {np.round(prediction['values'], 4).tolist()}"
+
+
+FORECASTING = Task(
+    name="forecasting",
+    suits=lambda spec: not spec.classes,
+    outputs=_outputs,
+    objectives={"squared_error": OBJECTIVES["squared_error"]},
+    targets=_targets,
+    distributions=False,
+    mask=_mask,
+    train_sums=lambda outputs, batch: {},
+    eval_sums=_eval_sums,
+    metrics=(LOSS, RMSE),
+    selects=("loss",),
+    prediction=_prediction,
+    line=_line,
+)
