@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from percept_jax.data import sources
+from percept_jax.data import registry
 from percept_jax.errors import PerceptError
 from percept_jax.training.run_dir import data_path
 
@@ -25,10 +25,10 @@ CANDIDATES = {
 
 def main() -> None:
     """Prints one row a method."""
-    info = sources.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
-    dataset = sources.load("mnist", data_path(""), info, 28)
+    info = registry.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
+    dataset = registry.load("mnist", data_path(""), info, 28)
     pixels = dataset.inputs.reshape(len(dataset.inputs), -1).astype(np.float32) / 255
-    parts = {role: (pixels[index], dataset.targets[index]) for role, index in info.index.items()}
+    parts = {role: (pixels[index], dataset.examples["label"][index]) for role, index in info.index.items()}
     print("| scikit-learn | chosen | validation accuracy | test accuracy | seconds |")
     print("|---|---|---|---|---|")
     for name, candidates in CANDIDATES.items():

@@ -9,13 +9,14 @@ from collections import Counter, defaultdict
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from percept_jax.data import sequences
+from percept_jax.data import registry
+from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.training.run_dir import data_path
 
 
 def tags() -> float:
     """Share of the test words that the commonest tag of the word in training has right; of a new word, the commonest of all."""
-    content = json.loads(sequences.path_of("tagged:atis_upos.json", data_path("")).read_text())
+    content = json.loads(registry.path_of("tagged:atis_upos.json", data_path("")).read_text())
     seen: defaultdict[str, Counter] = defaultdict(Counter)
     for word, tag in (pair for sentence in content["train"] for pair in sentence):
         seen[word][tag] += 1
@@ -26,9 +27,10 @@ def tags() -> float:
 
 def forecasts() -> dict[str, float]:
     """Test RMSE by method: the last 8 hours of a day told from the 16 before them."""
-    dataset = sequences.load("npz:ItalyPowerDemand.npz", data_path(""), sequences.Reading(horizon=8))
-    train = dataset.info.splits["train"]
-    x, y = dataset.inputs[..., 0], dataset.targets[..., 0]
+    reader = registry.open_reader("npz:ItalyPowerDemand.npz", data_path(""), ReaderConfig(horizon=8))
+    train, test = (reader.source(split).read(range(reader.describe().splits[split])) for split in ("train", "test"))
+    x, y = (np.concatenate([train[name], test[name]])[..., 0] for name in ("series", "target"))
+    train = len(train["series"])
     told = {"the mean day": np.broadcast_to(y[:train].mean(0), y[train:].shape), "the last hour read": x[train:, -1:]}
     for strength in (1e-9, 1.0):
         told[f"ridge regression, penalty {strength:g}"] = Ridge(strength).fit(x[:train], y[:train]).predict(x[train:])

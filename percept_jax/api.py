@@ -13,15 +13,16 @@ import numpy as np
 
 from percept_jax import records
 from percept_jax.console import say
-from percept_jax.data import arrays, sources
-from percept_jax.data.inputs import Input
+from percept_jax.data import cache, feed, preprocess, registry
+from percept_jax.data.preprocess import Preprocessing
+from percept_jax.data.readers.arrays import Arrays
 from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.paths import user_path
-from percept_jax.ready import absolute, check, default_name, describe_data, load_data, located, select
 from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
+from percept_jax.training.preflight import absolute, check, default_name, describe_data, load_data, located, reader_config, select
 from percept_jax.training.program import Program, make_program
 from percept_jax.training.progress import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, finished_before, refuse_strangers, run_path
@@ -49,7 +50,7 @@ class Trained:
     Attributes:
         path: the run directory.
         experiment: what was run.
-        input: what is done to an image before the model sees it.
+        preprocessing: what is done to an example before the model sees it.
         variables: of the Flax module.
         best_step: the step that they are from; None before the first validation, when they are the initial ones.
         data_crc: checksum of the data set that it was trained on.
@@ -58,7 +59,7 @@ class Trained:
 
     path: Path
     experiment: Experiment
-    input: Input
+    preprocessing: Preprocessing
     variables: dict[str, Any]
     best_step: int | None
     data_crc: int
@@ -66,7 +67,7 @@ class Trained:
 
     @cached_property
     def _program(self) -> Program:
-        return make_program(self.experiment, self.input)
+        return make_program(self.experiment, self.preprocessing)
 
     @property
     def task(self) -> Task:
@@ -88,20 +89,22 @@ class Trained:
 
         Raises UsageError where they are something else, or the model knows no classes.
         """
-        if not self.input.classes:
+        if not self.preprocessing.classes:
             raise UsageError(f"{self.path} forecasts values; it knows no classes")
         logits, probabilities = self._outputs(inputs)
-        return Prediction(logits.argmax(-1), probabilities, logits, self.input.classes)  # probabilities may round to equals
+        return Prediction(
+            logits.argmax(-1), probabilities, logits, self.preprocessing.classes
+        )  # probabilities may round to equals
 
     def forecast(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Values `[sequences, (steps,) features]`, in the data set's units, of sequences as `predict` takes them.
 
         Raises UsageError where they are something else, or the model predicts classes.
         """
-        if self.input.classes:
+        if self.preprocessing.classes:
             raise UsageError(f"{self.path} predicts classes; it forecasts no values")
         outputs, _ = self._outputs(sequences)
-        return outputs / np.array(self.input.target_scale) + np.array(self.input.target_mean)
+        return outputs / np.array(self.preprocessing.target_inv_std) + np.array(self.preprocessing.target_mean)
 
     def predictions(self, inputs: np.ndarray | Sequence[np.ndarray], top_k: int = 3) -> list[dict[str, Any]]:
         """Returns what the task makes of each of the inputs, given as in `predict`: classes or values, as JSON.
@@ -117,16 +120,16 @@ class Trained:
         # What stands behind the end of an example means nothing.
         ends = [len(example) if self.every_step else None for example in inputs]
         rows = zip(outputs, probabilities, ends, strict=True)
-        return [self.task.prediction(output[:end], shares[:end], self.input, top_k) for output, shares, end in rows]
+        return [self.task.prediction(output[:end], shares[:end], self.preprocessing, top_k) for output, shares, end in rows]
 
     def generate(self, prompt: str, length: int, temperature: float = 1.0, seed: int = 0) -> str:
         """`length` characters that go on from `prompt`, drawn from the softmax of logits / temperature; 0: the likeliest.
 
         Raises UsageError where this is no language model, or has not seen a character of the prompt.
         """
-        if self.input.kind != "text":
+        if self.preprocessing.kind != "text":
             raise UsageError(f"{self.path} is no language model")
-        number = {character: i for i, character in enumerate(self.input.words)}
+        number = {character: i for i, character in enumerate(self.preprocessing.words)}
         if unseen := set(prompt) - set(number):
             raise UsageError(f"{sorted(unseen)[0]!r} is not in the text that it has learned")
         if not prompt:
@@ -140,20 +143,22 @@ class Trained:
                 token, carry = step(self.variables, carry, np.int32(tokens[i]), *draw)
                 if i + 1 == len(tokens):
                     tokens.append(int(token))
-        return "".join(self.input.words[token] for token in tokens[len(prompt) :])
+        return "".join(self.preprocessing.words[token] for token in tokens[len(prompt) :])
 
     def _outputs(self, inputs: np.ndarray | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Logits and probabilities of inputs as `predict` takes them, in batches."""
         examples = [np.asarray(example) for example in inputs]
-        examples = [x[..., None] if x.ndim == 2 and self.input.kind == "images" else x for x in examples]
+        examples = [x[..., None] if x.ndim == 2 and self.preprocessing.kind == "images" else x for x in examples]
         for example in examples:
-            self.input.check(example)
+            self.preprocessing.check(example)
         longest, rows = max((len(example) for example in examples), default=0), []
         with jax.enable_x64(self.experiment.dtype == "float64"):
-            mean, scale = (np.array(numbers, self.experiment.real_dtype) for numbers in (self.input.mean, self.input.scale))
-            for first in range(0, len(examples), evaluation.BATCH):
-                batch, lengths = self.input.fit(examples[first : first + evaluation.BATCH], longest)
-                rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, scale)))
+            mean, inv_std = (
+                np.array(numbers, self.experiment.real_dtype) for numbers in (self.preprocessing.mean, self.preprocessing.inv_std)
+            )
+            for first in range(0, len(examples), feed.BATCH):
+                batch, lengths = self.preprocessing.stack(examples[first : first + feed.BATCH], longest)
+                rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, inv_std)))
         if not rows:
             return (np.zeros((0, self._program.outputs.num_classes)),) * 2
         return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
@@ -169,22 +174,22 @@ class Trained:
             UsageError: the data are not there, as arrays of a program never are, or have changed since.
         """
         folder = data_path(data_dir)
-        where = sources.located(dataset, folder) if dataset else self.experiment.dataset
+        where = registry.located(dataset, folder) if dataset else self.experiment.dataset
         experiment = dataclasses.replace(self.experiment, dataset=where)
-        info = describe_data(experiment, folder)
-        data = load_data(experiment, folder, info, self.input.image_size)
+        spec = describe_data(experiment, folder)
+        data = load_data(experiment, folder, spec, self.preprocessing.image_size)
         data.check(self.data_crc, experiment.dataset, self.path)
         with jax.enable_x64(self.experiment.dtype == "float64"):
             devices = jax.local_devices()[:1]
-            placed = parallel.place(evaluation.device_data(data, self.input, self.experiment.real_dtype), devices)
+            placed = parallel.place(preprocess.device_data(data, self.preprocessing, self.experiment.real_dtype), devices)
             step = parallel.compile_eval(self._program, devices, 1)
             variables = parallel.place(jax.tree.map(lambda x: x[None], self.variables), devices)
-            batch = evaluation.batch_size(data, 1)
-            splits = {split: info.index[split] for split in ("validation", "test")}
-            return {
-                split: evaluation.metrics(evaluation.evaluate(step, variables, index, batch, placed), 0, self._program)
-                for split, index in splits.items()
-            }
+            batch = feed.evaluation_batch_size(data, 1)
+            found = {}
+            for split in ("validation", "test"):
+                totals = evaluation.evaluate(step, variables, feed.batches(placed, spec.index[split], batch))
+                found[split] = evaluation.metrics(totals, 0, self._program)
+            return found
 
 
 def train(experiment: Experiment, data: tuple[np.ndarray, np.ndarray] | None = None, **options: Any) -> Trained:
@@ -223,7 +228,7 @@ def run(
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise UsageError("data is a pair: images, labels")
         digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
-        experiment = dataclasses.replace(experiment, dataset=f"{sources.ARRAYS}{digest.hexdigest()[:12]}")
+        experiment = dataclasses.replace(experiment, dataset=f"{registry.ARRAYS}{digest.hexdigest()[:12]}")
     experiment.validate()
     folder, name = data_path(experiment.data_dir), name or default_name(experiment)
     try:
@@ -238,11 +243,13 @@ def run(
     finished = not experiment.fresh and (path / "result.json").exists()
     if not finished:
         begun = not experiment.fresh and bool(checkpoint.steps(path / "checkpoints"))
-        found = check(experiment, data and select(experiment, arrays.describe(*data)), begun)
-        loop.choose_devices(experiment, found.info)
+        reader = data and Arrays(*data)
+        found = check(experiment, reader and select(experiment, reader.describe()), begun)
+        loop.choose_devices(experiment, found.spec)
         for line in found.notes:
             report.note(line)
-        dataset = found.load(report.note) if data is None else arrays.load(found.info, *data, found.stored_size)
+        config = reader_config(experiment)
+        dataset = cache.load(reader, found.spec, found.stored_size, config, folder) if reader else found.load(report.note)
         run_dir = RunDir(path, experiment)
         try:
             if not (path / "result.json").exists():  # unless another process has finished it meanwhile
@@ -275,14 +282,15 @@ def load(run_dir: str | Path) -> Trained:
     try:
         values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
         knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
-        experiment, sees = Experiment(**values, knobs=knobs, run_dir=str(path)), Input(**header["input"])
+        experiment = Experiment(**values, knobs=knobs, run_dir=str(path))
+        preprocessing = preprocess.read(header["preprocessing"])
         experiment.validate()
-    except (TypeError, AttributeError, UsageError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
         raise StorageError(f"{path}: its checkpoint was written by another version: {error}") from error
     return Trained(
         path=path,
         experiment=experiment,
-        input=sees,
+        preprocessing=preprocessing,
         variables=stored.best(found),
         best_step=(header["progress"]["best"] or {}).get("step"),
         data_crc=header["data_crc"],

@@ -12,8 +12,8 @@ import numpy as np
 
 from percept_jax import api, metrics, models, records, signals, weights
 from percept_jax.console import say
-from percept_jax.data import teaching
-from percept_jax.data.sources import DIGITS, PREPARABLE, is_prepared
+from percept_jax.data.readers import toy
+from percept_jax.data.registry import DIGITS, PREPARABLE, is_prepared
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.flagfile import COMMAND_LINE
@@ -109,12 +109,12 @@ def list_all(request: Request) -> dict[str, Any]:
             say(textwrap.fill("  ".join(f"--{k.name}" for k in own), 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
     say("data sets")
     folder = data_path(request.experiment.data_dir)
-    sets = {"digits": DIGITS, **{name: teaching.describe(name) for name in teaching.TEACHING}, **PREPARABLE}
-    for name, info in sets.items():
-        splits = ", ".join(f"{split} {n:,}" for split, n in info.splits.items())
+    sets = {"digits": DIGITS, **{name: toy.describe(name) for name in toy.TOYS}, **PREPARABLE}
+    for name, spec in sets.items():
+        splits = ", ".join(f"{split} {n:,}" for split, n in spec.splits.items())
         absent = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
-        kind = "points" if info.kind == "points" else "x".join(map(str, info.shape))
-        say(f"  {name:<13} {kind}, {len(info.classes)} classes; {splits}{absent}")
+        kind = "points" if spec.kind == "points" else "x".join(map(str, spec.shape))
+        say(f"  {name:<13} {kind}, {len(spec.classes)} classes; {splits}{absent}")
     say(f"  any TFDS data set of one image and one label in {folder}; folder:PATH; npz:FILE, tagged:FILE, text:FILE")
     say("experiments")
     found = [*ROOT.glob("experiments/*.flags"), *ROOT.glob("experiments/*.sweep")]
@@ -123,7 +123,7 @@ def list_all(request: Request) -> dict[str, Any]:
         say(f"  {path:<41} {Path(path).read_text(errors='replace').partition(chr(10))[0].lstrip('# ')}")
     return {
         "models": {name: [k.name for k in models.knobs(name)] for name in models.MODELS},
-        "datasets": {name: {"classes": len(info.classes), "splits": info.splits} for name, info in sets.items()},
+        "datasets": {name: {"classes": len(spec.classes), "splits": spec.splits} for name, spec in sets.items()},
         "experiments": files,
     }
 

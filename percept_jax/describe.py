@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from percept_jax import models, ready
+from percept_jax import models
 from percept_jax.console import is_terminal, say
-from percept_jax.data import inputs
-from percept_jax.data.dataset import Info
+from percept_jax.data.feed import Data
+from percept_jax.data.spec import DatasetSpec
 from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
-from percept_jax.training import loop, parallel
-from percept_jax.training.batch import Data
+from percept_jax.training import loop, parallel, preflight
 from percept_jax.training.identity import flag_text
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
@@ -55,19 +54,19 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
     experiment.validate()
     folder = data_path(experiment.data_dir)
-    experiment = ready.located(experiment, folder)
-    info = ready.describe_data(experiment, folder, absent_too=True)
-    devices = loop.choose_devices(experiment, info)
-    size = inputs.image_size(experiment, info)
-    shape = inputs.model_shape(experiment, info, size)
+    experiment = preflight.located(experiment, folder)
+    spec = preflight.describe_data(experiment, folder, absent_too=True)
+    devices = loop.choose_devices(experiment, spec)
+    size = preflight.image_size(experiment, spec)
+    shape = preflight.model_shape(experiment, spec, size)
     table = _flags(experiment, origins)
-    ready.check_weights(experiment, info, shape)
-    stored = inputs.stored_size(experiment, size)
+    preflight.check_weights(experiment, spec, shape)
+    stored = preflight.stored_size(experiment, size)
     with jax.enable_x64(experiment.dtype == "float64"):
-        found = _program(experiment, info, shape, (stored, stored, shape[-1]) if info.kind == "images" else shape, len(devices))
-    examples = len(info.index["train"])
+        found = _program(experiment, spec, shape, (stored, stored, shape[-1]) if spec.kind == "images" else shape, len(devices))
+    examples = len(spec.index["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
-    path = str(run_path(experiment, name or ready.default_name(experiment)))
+    path = str(run_path(experiment, name or preflight.default_name(experiment)))
     say(f"parameters     {found['parameters']:,}")
     say(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
     say(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
@@ -75,7 +74,7 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     if found["flops_per_step"]:
         say(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
     say(f"run directory  {path}")
-    for line in ready.notes_of(experiment, examples, steps):
+    for line in preflight.notes_of(experiment, examples, steps):
         say(line)
     return {"flags": table, **found, "steps": steps, "programs": 1, "devices": len(devices), "run_dir": path}
 
@@ -88,17 +87,19 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
     return table
 
 
-def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored: tuple[int, ...], devices: int) -> dict[str, Any]:
+def _program(
+    experiment: Experiment, spec: DatasetSpec, shape: tuple[int, ...], stored: tuple[int, ...], devices: int
+) -> dict[str, Any]:
     """The layer table, and what XLA says of the training step for one device's share of the batch."""
-    program = make_program(experiment, info)
-    example = jnp.zeros((1, *shape), jnp.int32 if info.words else jnp.float32)
+    program = make_program(experiment, spec)
+    example = jnp.zeros((1, *shape), jnp.int32 if spec.words else jnp.float32)
     console = {"width": 130, "force_terminal": is_terminal(sys.stdout)}
     say(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
-    index = jax.ShapeDtypeStruct((1, experiment.batch(len(info.index["train"])) // devices), jnp.int32)
-    data = abstract_data(info, stored, hparams.learning_rate.dtype)
+    index = jax.ShapeDtypeStruct((1, experiment.batch(len(spec.index["train"])) // devices), jnp.int32)
+    data = abstract_data(spec, stored, hparams.learning_rate.dtype)
     step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -107,19 +108,17 @@ def _program(experiment: Experiment, info: Info, shape: tuple[int, ...], stored:
     }
 
 
-def abstract_data(info: Info, shape: tuple[int, ...], real: np.dtype) -> Data:
-    """Shapes and dtypes of a data set on a device."""
-    count, array = sum(info.splits.values()), jax.ShapeDtypeStruct
-    kind = jnp.int32 if info.words else jnp.uint8 if info.kind == "images" else jnp.float32
-    numbers = array((0,) if info.words else shape[-1:], real)
-    targets = array((0,) if info.classes else info.target_shape[-1:], real)
+def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> Data:
+    """Returns the shapes and dtypes of a data set on a device, whose inputs have this shape."""
+    count, array = sum(spec.splits.values()), jax.ShapeDtypeStruct
+    shapes = {name: tuple(feature.shape) for name, feature in spec.features.items()} | {spec.input: shape}
+    numbers = array((0,) if spec.words else shape[-1:], real)
+    targets = array(shapes["target"][-1:] if "target" in shapes else (0,), real)
     return Data(
-        inputs=array((count, *shape), kind),
-        targets=array((count, *info.target_shape), jnp.int32 if info.classes else jnp.float32),
-        lengths=array((count,), jnp.int32) if info.kind not in ("images", "points") else None,
+        features={name: array((count, *of), spec.features[name].dtype) for name, of in shapes.items()},
         mean=numbers,
-        scale=numbers,
-        components=array(2 * shape[-1:] if info.kind == "images" else (0,), real),
+        inv_std=numbers,
+        components=array(2 * shape[-1:] if spec.kind == "images" else (0,), real),
         target_mean=targets,
-        target_scale=targets,
+        target_inv_std=targets,
     )

@@ -10,14 +10,14 @@ import numpy as np
 
 from percept_jax import api, paths
 from percept_jax.console import say
-from percept_jax.data import sequences
-from percept_jax.data.folders import IMAGES, is_litter
+from percept_jax.data import feed
 from percept_jax.data.images import read, resize
+from percept_jax.data.readers import sequence_files
+from percept_jax.data.readers.image_folder import IMAGES, is_litter
 from percept_jax.errors import DataError, UsageError
 from percept_jax.labels import in_a_line
 from percept_jax.machine import use_compilation_cache
 from percept_jax.request import Request
-from percept_jax.training import evaluation
 
 SHOWN = 10  # bad images that a message names before it counts the rest
 
@@ -42,13 +42,13 @@ def predict(request: Request) -> dict[str, Any]:
 
 
 def _ways(trained: api.Trained) -> Callable[[api.Trained, Sequence[str], Request], list[dict[str, Any]]]:
-    if trained.input.kind == "text":
+    if trained.preprocessing.kind == "text":
         return _text
-    if trained.input.kind == "words":
+    if trained.preprocessing.kind == "words":
         return _tags
-    if trained.input.sequences:
+    if trained.preprocessing.sequences:
         return _sequences
-    return _points if trained.input.kind == "points" else _images
+    return _points if trained.preprocessing.kind == "points" else _images
 
 
 def _points(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
@@ -61,8 +61,8 @@ def _images(trained: api.Trained, words: Sequence[str], request: Request) -> lis
     Images that cannot be read are told of when all others have been predicted: by a UsageError where one of them was named
     itself, else by a DataError.
     """
-    files, size = _files(words), trained.input.image_size
-    most = max(1, min(evaluation.BATCH, evaluation.PIXELS // (size * size * trained.input.shape[-1])))
+    files, size = _files(words), trained.preprocessing.image_size
+    most = max(1, min(feed.BATCH, feed.PIXELS // (size * size * trained.preprocessing.shape[-1])))
     rows, bad = [], []
     for first in range(0, len(files), most):
         names, images = [], []
@@ -137,10 +137,10 @@ def _is_litter(name: str) -> bool:
 
 
 def _image(trained: api.Trained, path: Path) -> np.ndarray:
-    """An image as `Input.fit` resizes it first. Raises UsageError or DataError, naming the file."""
-    height, width, channels = trained.input.shape
+    """An image as `Preprocessing.stack` resizes it first. Raises UsageError or DataError, naming the file."""
+    height, width, channels = trained.preprocessing.shape
     image = read(paths.input_file(path), channels)
-    size = trained.input.image_size
+    size = trained.preprocessing.image_size
     return resize(image, height or size, width or size)
 
 
@@ -156,19 +156,19 @@ def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence
 def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
     rows = []
     for word in words:
-        examples = sequences.read_examples(paths.input_file(word))
+        examples = sequence_files.read_examples(paths.input_file(word))
         rows += _shown(trained, examples, [f"{word}[{i}]" for i in range(len(examples))], "sequence", request)
     return rows
 
 
 def _tags(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    number = {word: i for i, word in enumerate(trained.input.words)}
+    number = {word: i for i, word in enumerate(trained.preprocessing.words)}
     rows = []
     if not all(sentence.split() for sentence in words):
         raise UsageError("a sentence has no words")
     for sentence in words:
         spoken = sentence.split()
-        tokens = np.array([sequences.token(word, number) for word in spoken], np.int32)
+        tokens = np.array([sequence_files.token(word, number) for word in spoken], np.int32)
         classes = trained.predictions([tokens])[0]["classes"]
         tagged = [[word, name] for word, name in zip(spoken, classes, strict=True)]
         say(in_a_line("  ".join(f"{word}/{tag}" for word, tag in tagged)))

@@ -12,8 +12,9 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
+from helpers import load
+
 from percept_jax import Experiment
-from percept_jax.data import sources
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,11 +29,6 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
         if "data" in item.keywords and not os.environ.get("PERCEPT_TEST_DATA"):
             item.add_marker(pytest.mark.skip(reason="PERCEPT_TEST_DATA is not set"))
-
-
-def load(name, folder, size):
-    """A data set with its own splits."""
-    return sources.load(name, folder, sources.describe(name, folder).select(), size)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -226,7 +226,7 @@ def draws(keys, strengths, dtype="float32", shape=(8, 10, 3)):
             patch.setattr(module, "translate", record("translate", [0, 1]))
             patch.setattr(module, "cutout", record("cutout", [0, 1]))
             patch.setattr(module, "shift_colors", lambda image, _, alphas: seen.__setitem__("pca", alphas) or image)
-            augment(key, image, jnp.zeros((3, 3), dtype), jnp.zeros(3, dtype), strengths)
+            augment(key, {"image": image}, jnp.zeros((3, 3), dtype), jnp.zeros(3, dtype), strengths)["image"]
         return seen
 
     with arithmetic(dtype):
@@ -339,7 +339,8 @@ def test_the_draws_are_the_ones_of_the_first_release(drawn):
 
 
 def changed(key, image, strengths=ALL, fill=(0.4, 0.5, 0.6)):
-    return augment(key, image, jnp.asarray(COMPONENTS, image.dtype), jnp.asarray(fill, image.dtype), strengths)
+    components, fill = jnp.asarray(COMPONENTS, image.dtype), jnp.asarray(fill, image.dtype)
+    return augment(key, {"image": image}, components, fill, strengths)["image"]
 
 
 def test_what_is_off_costs_nothing():
@@ -379,7 +380,7 @@ def test_many_at_once_are_as_one_at_a_time_with_one_channel_too(drawn):
     strengths = ALL._replace(pca_color=0)
 
     def one(key, image):
-        return augment(key, image, jnp.ones((1, 1)), jnp.full(1, 0.5), strengths)
+        return augment(key, {"image": image}, jnp.ones((1, 1)), jnp.full(1, 0.5), strengths)["image"]
 
     with arithmetic("float32"):
         many, alone = jax.jit(jax.vmap(one))(keys, images), jax.jit(one)
@@ -488,7 +489,7 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
     image = jnp.arange(36.0).reshape(6, 6, 1) / 36
     corners = set()
     for key in jax.random.split(jax.random.key(0), 200):
-        seen = module.augment(key, image, jnp.zeros((1, 1)), jnp.zeros(1), module.Augmentation(), size=4)
+        seen = module.augment(key, {"image": image}, jnp.zeros((1, 1)), jnp.zeros(1), module.Augmentation(), size=4)["image"]
         corner = divmod(round(float(seen[0, 0, 0]) * 36), 6)
         np.testing.assert_allclose(seen, image[corner[0] : corner[0] + 4, corner[1] : corner[1] + 4])
         corners.add(corner)

@@ -2,12 +2,12 @@ import io
 
 import numpy as np
 import pytest
-from conftest import load
+from helpers import load
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from percept_jax.data import images, inputs
-from percept_jax.data.arrays import stratified_split
+from percept_jax.data import images, preprocess
+from percept_jax.data.readers.arrays import stratified_split
 from percept_jax.errors import StorageError, UsageError
 
 
@@ -22,10 +22,10 @@ def test_digits_are_scikit_learn_s_all_of_them_once(digits):
     split = stratified_split(theirs.target)
     order = np.concatenate([split[name] for name in ("train", "validation", "test")])
     assert sorted(order) == list(range(1797))
-    pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.inputs, digits.targets, strict=True)}
+    pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.inputs, digits.examples["label"], strict=True)}
     scans = np.round(theirs.images * 255 / 16).astype(np.uint8)
     assert pixels == {scan.tobytes() + bytes([label]) for scan, label in zip(scans, theirs.target, strict=True)}
-    assert {name: len(index) for name, index in digits.info.index.items()} == {"train": 1077, "validation": 360, "test": 360}
+    assert {name: len(index) for name, index in digits.spec.index.items()} == {"train": 1077, "validation": 360, "test": 360}
 
 
 def test_the_split_is_stratified_and_fixed():
@@ -65,11 +65,11 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_normalisation(digits):
-    pixels = digits.inputs[digits.info.index["train"]].astype(np.float64)
-    seen = {name: inputs.describe(name, digits) for name in ("standard", "unit", "none")}
+    pixels = digits.inputs[digits.spec.index["train"]].astype(np.float64)
+    seen = {name: preprocess.fit(name, digits) for name in ("standard", "unit", "none")}
 
     def model_sees(name):
-        return (pixels - seen[name].mean) * seen[name].scale
+        return (pixels - seen[name].mean) * seen[name].inv_std
 
     assert abs(model_sees("standard").mean()) < 1e-12
     assert abs(model_sees("standard").std() - 1) < 1e-12

@@ -60,7 +60,7 @@ def test_a_task_is_added_with_one_file_and_one_line(ones, tmp_path, monkeypatch,
     assert f"{images[1]}  {five:.2f}" in out
     assert load(tmp_path / "run").task is COUNTING
 
-    sweep = [flags, "--sweep", "--hidden={1;16}", "--seeds=2", "--epochs=20", f"--run_dir={tmp_path / 'sweep'}"]
+    sweep = [flags, "--sweep", "--hidden={1,16}", "--seeds=2", "--epochs=20", f"--run_dir={tmp_path / 'sweep'}"]
     table, _ = run(*sweep)
     assert table["metric"] == "test/median_error"
     # Fewer is better: one unit is worse than sixteen.

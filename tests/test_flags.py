@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percept_jax.__main__ import OPTIONS, main, parse
-from percept_jax.data.sequences import is_sequences
+from percept_jax.data.registry import parts
 from percept_jax.errors import UsageError
 from percept_jax.experiment import TYPES, Experiment
 from percept_jax.flagfile import FREE_TEXT
@@ -504,7 +504,7 @@ def test_every_committed_flag_file_is_valid_and_says_what_it_is(path):
     [
         pytest.param(path, id=path.stem, marks=[] if path.stem.startswith("digits") else pytest.mark.slow)
         for path in sorted(ROOT.glob("experiments/*.flags"))
-        if not is_sequences(parse([str(path)]).experiment.dataset) and path.stem != "finetune_digits"  # it wants weights
+        if not parts(parse([str(path)]).experiment.dataset)[0] and path.stem != "finetune_digits"  # it wants weights
     ],
 )
 def test_every_committed_flag_file_can_be_looked_at_without_its_data(path, capsys):

@@ -12,9 +12,9 @@ from PIL import Image
 
 from percept_jax import load, train
 from percept_jax.__main__ import main
-from percept_jax.data import sources
-from percept_jax.data.sequences import Reading
-from percept_jax.errors import DataError, UsageError
+from percept_jax.data import cache, registry
+from percept_jax.data.readers.base import ReaderConfig
+from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.training.run_dir import identity
 
 
@@ -60,23 +60,23 @@ KINDS = ["folder", "npz", "tagged", "text"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_content_of_data_makes_their_checksum(kind, tmp_path):
     name = some_data(kind, tmp_path / "here")
-    digits = sources.fingerprint(name, tmp_path)
+    digits = registry.fingerprint(name, tmp_path)
     assert len(digits) == 16
     assert int(digits, 16) >= 0
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     (tmp_path / "link").symlink_to(tmp_path / "here")
     for place in ("there", "link", "here/../link"):
         moved = name.replace("/here/", f"/{place}/")
-        assert sources.fingerprint(moved, tmp_path) == digits
-        assert sources.identified(f"{moved}#{digits}", tmp_path) == f"{moved}#{digits}"
-    assert sources.identified(name, tmp_path) == f"{name}#{digits}"
+        assert registry.fingerprint(moved, tmp_path) == digits
+        assert registry.identified(f"{moved}#{digits}", tmp_path) == f"{moved}#{digits}"
+    assert registry.identified(name, tmp_path) == f"{name}#{digits}"
     change(name)
-    assert sources.fingerprint(name, tmp_path) != digits
+    assert registry.fingerprint(name, tmp_path) != digits
     with pytest.raises(UsageError, match=f"--dataset: .*other data than those that were meant .*not {digits}"):
-        sources.identified(f"{name}#{digits}", tmp_path)
+        registry.identified(f"{name}#{digits}", tmp_path)
     gone = name.replace("/here/", "/gone/")
-    assert sources.identified(f"{gone}#{digits}", tmp_path) == f"{gone}#{digits}"
-    for call in (sources.identified, sources.fingerprint):
+    assert registry.identified(f"{gone}#{digits}", tmp_path) == f"{gone}#{digits}"
+    for call in (registry.identified, registry.fingerprint):
         with pytest.raises(UsageError, match="--dataset: there is no"):
             call(gone, tmp_path)
 
@@ -84,38 +84,38 @@ def test_the_content_of_data_makes_their_checksum(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_with_a_checksum_is_the_name(kind, tmp_path, monkeypatch):
     name = some_data(kind, tmp_path / "here")
-    known = sources.identified(name, tmp_path)
-    assert sources.plain(known) == name
-    assert sources.short_name(known) == sources.short_name(name) == "set"
-    assert sources.is_prepared(known, tmp_path)
-    assert sources.describe(known, tmp_path) == sources.describe(name, tmp_path)
+    known = registry.identified(name, tmp_path)
+    assert registry.plain(known) == name
+    assert registry.short_name(known) == registry.short_name(name) == "set"
+    assert registry.is_prepared(known, tmp_path)
+    assert registry.describe(known, tmp_path) == registry.describe(name, tmp_path)
     monkeypatch.chdir(tmp_path)
     relative = f"{kind}:{name.partition(str(tmp_path) + '/')[2]}"
-    assert sources.located(relative + "#0123456789abcdef", tmp_path / "data") == f"{name}#0123456789abcdef"
-    assert sources.located(f"{kind}:gone", tmp_path / "data") == f"{kind}:{tmp_path / 'gone'}"
+    assert registry.located(relative + "#0123456789abcdef", tmp_path / "data") == f"{name}#0123456789abcdef"
+    assert registry.located(f"{kind}:gone", tmp_path / "data") == f"{kind}:{tmp_path / 'gone'}"
     (tmp_path / "link").symlink_to("here")
-    assert sources.located(relative.replace("here", "link"), tmp_path) == name.replace("/here/", "/link/")
+    assert registry.located(relative.replace("here", "link"), tmp_path) == name.replace("/here/", "/link/")
     for other in ("mnist", "digits", "moons", "arrays-123"):
-        assert sources.identified(other, tmp_path) == sources.located(other, tmp_path) == other
-        assert sources.fingerprint(other, tmp_path) == ""
+        assert registry.identified(other, tmp_path) == registry.located(other, tmp_path) == other
+        assert registry.fingerprint(other, tmp_path) == ""
 
 
 def test_a_checksum_is_kept_and_a_damaged_one_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_LARGE", 0)
+    monkeypatch.setattr(cache, "LARGE", 0)
     name = some_data("text", tmp_path / "here")
-    digits = sources.fingerprint(name, tmp_path)
+    digits = registry.fingerprint(name, tmp_path)
     (kept,) = (tmp_path / "cache").iterdir()
     good = kept.read_text()
     status = os.stat(tmp_path / "here" / "set.text")
     change(name)
     os.utime(tmp_path / "here" / "set.text", ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert sources.fingerprint(name, tmp_path) == digits  # as docs/reliability.md says
-    assert sources.fingerprint(name, tmp_path, fresh=True) != digits
+    assert registry.fingerprint(name, tmp_path) == digits  # as docs/reliability.md says
+    assert registry.fingerprint(name, tmp_path, fresh=True) != digits
     for damage in ("", "[]", "{}", good[:20], good.replace(digits, "xyz"), good.replace("key", "kez"), "[" * 10**5):
         kept.write_text(damage)
-        assert sources.fingerprint(name, tmp_path) != digits
-    monkeypatch.setattr(sources.files, "write_json", lambda *_: (_ for _ in ()).throw(sources.StorageError("full")))
-    assert len(sources.fingerprint(name, tmp_path, fresh=True)) == 16
+        assert registry.fingerprint(name, tmp_path) != digits
+    monkeypatch.setattr(cache.files, "write_json", lambda *_: (_ for _ in ()).throw(StorageError("full")))
+    assert len(registry.fingerprint(name, tmp_path, fresh=True)) == 16
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a\nb", "~nobody_here/x", "loop/x", "loop", "\udcff", "x" * 300, ""])
@@ -153,7 +153,7 @@ def test_a_run_is_evaluated_and_goes_on_where_its_data_are_now(small, tmp_path, 
 
 
 def described(root):
-    return sources.describe(f"folder:{root}", root)
+    return registry.describe(f"folder:{root}", root)
 
 
 def test_what_systems_leave_behind_is_passed_over_with_a_note(small, tmp_path, capsys):
@@ -168,7 +168,7 @@ def test_what_systems_leave_behind_is_passed_over_with_a_note(small, tmp_path, c
         for place in (root, root / "b"):
             (place / name).write_bytes(b"\0\5\26\7")
     assert described(root) == described(clean)
-    assert sources.fingerprint(f"folder:{root}", tmp_path) == sources.fingerprint(f"folder:{clean}", tmp_path)
+    assert registry.fingerprint(f"folder:{root}", tmp_path) == registry.fingerprint(f"folder:{clean}", tmp_path)
     assert main([f"--dataset=folder:{root}", "--model=linear", "--steps=1", "--devices=1", f"--run_dir={tmp_path / 'run'}"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -217,8 +217,8 @@ def test_splits_may_be_in_capitals(names, tmp_path):
     assert info.splits == {name.lower(): 18 - 2 * n for n, name in enumerate(names)}
     assert info == described(tmp_path / "small")
     assert len(info.select().index["test"]) == 2 * (10 - len(names))
-    digits = sources.fingerprint(f"folder:{tmp_path / 'set'}", tmp_path)
-    assert digits == sources.fingerprint(f"folder:{tmp_path / 'small'}", tmp_path)
+    digits = registry.fingerprint(f"folder:{tmp_path / 'set'}", tmp_path)
+    assert digits == registry.fingerprint(f"folder:{tmp_path / 'small'}", tmp_path)
     make(tmp_path / "set" / "tEST")
     assert re.search(r"(TEST|Test|tEST|test) and (TEST|Test|tEST|test) are both the split test", refused(tmp_path / "set"))
 
@@ -299,7 +299,7 @@ def test_all_bad_images_are_listed_at_once(tmp_path):
             path.unlink()
     info = described(tmp_path / "set").select()  # headers alone do not show it
     with pytest.raises(DataError, match=r"^4 of 24 images cannot be read: .*; .*; .*; [^;]*$"):
-        sources.load(f"folder:{tmp_path / 'set'}", tmp_path, info, 4)
+        registry.load(f"folder:{tmp_path / 'set'}", tmp_path, info, 4)
 
 
 def test_bad_images_are_skipped_and_the_rest_is_as_without_them(small, tmp_path, capsys):
@@ -307,18 +307,19 @@ def test_bad_images_are_skipped_and_the_rest_is_as_without_them(small, tmp_path,
     root = shutil.copytree(clean, tmp_path / "set")
     spoil(root)
     notes = []
-    skipping = Reading(max_bad_records=12)
+    skipping = ReaderConfig(max_bad_records=12)
     found = {}
     for place in (clean, root, root):  # and out of the cache
         name = f"folder:{place}"
-        info = sources.describe(name, tmp_path, reading=skipping).select()
-        found[place] = sources.load(name, tmp_path, info, 4, skipping, notes.append)
+        info = registry.describe(name, tmp_path, config=skipping).select()
+        found[place] = registry.load(name, tmp_path, info, 4, skipping, notes.append)
     assert len(notes) == 2
     assert notes[0] == notes[1]
     assert notes[0].startswith("skipped, as --max_bad_records allows: 12 of 32 images cannot be read: ")
-    rows = [sorted(zip(found[p].inputs[:, 0, 0, 0].tolist(), found[p].targets.tolist(), strict=True)) for p in (clean, root)]
+    sets = [found[place].examples for place in (clean, root)]
+    rows = [sorted(zip(some["image"][:, 0, 0, 0].tolist(), some["label"].tolist(), strict=True)) for some in sets]
     assert rows[0] == rows[1]
-    assert found[clean].info.splits == found[root].info.splits
+    assert found[clean].spec.splits == found[root].spec.splits
     flags = [f"--dataset=folder:{root}", f"--data_dir={tmp_path}", "--model=linear", "--steps=2", "--devices=1"]
     flags.append(f"--run_dir={tmp_path / 'run'}")
     assert main([*flags, "--max_bad_records=11"]) == 4
@@ -335,13 +336,13 @@ def test_a_class_of_bad_images_alone_is_refused(tmp_path):
     (root / "c").mkdir()
     (root / "c" / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=f"^{root / 'c'}: no image in it can be read"):
-        sources.describe(f"folder:{root}", tmp_path, reading=Reading(max_bad_records=5))
+        registry.describe(f"folder:{root}", tmp_path, config=ReaderConfig(max_bad_records=5))
 
 
 @pytest.mark.parametrize("large", [1 << 26, 0])
 def test_what_changed_unseen_is_read_again(large, tmp_path, capsys, monkeypatch):
     """With --fresh_cache; of less than 64 MiB without it too."""
-    monkeypatch.setattr(sources, "_LARGE", large)
+    monkeypatch.setattr(cache, "LARGE", large)
     root = make(tmp_path / "set")
     flags = [f"--dataset=folder:{root}", f"--data_dir={tmp_path}", "--model=linear", "--steps=1", "--devices=1", "--json"]
     flags.append("--normalize=unit")
@@ -351,16 +352,16 @@ def test_what_changed_unseen_is_read_again(large, tmp_path, capsys, monkeypatch)
         return json.loads(capsys.readouterr().out.splitlines()[-1])["test"]["loss"]
 
     first = loss("first")
-    sources.load(f"folder:{root}", tmp_path, described(root).select(), 4)  # keeps it without a checksum
+    registry.load(f"folder:{root}", tmp_path, described(root).select(), 4)  # keeps it without a checksum
     for path in root.glob("*/*.png"):
         status = path.stat()
         content = path.read_bytes()
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path, compress_level=0)
         assert path.stat().st_size == len(content)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    stale = sources.load(f"folder:{root}", tmp_path, described(root).select(), 4).inputs
+    stale = registry.load(f"folder:{root}", tmp_path, described(root).select(), 4).inputs
     assert (loss("second") == first) == (large == 0)
     assert loss("third", "--fresh_cache") != first
     assert loss("fourth") != first  # what was kept is what was read last
-    fresh = sources.load(f"folder:{root}", tmp_path, described(root).select(), 4, Reading(fresh_cache=True)).inputs
+    fresh = registry.load(f"folder:{root}", tmp_path, described(root).select(), 4, ReaderConfig(fresh_cache=True)).inputs
     np.testing.assert_array_equal(stale, 255 - fresh)

@@ -7,10 +7,10 @@ import logging
 import jax
 import numpy as np
 import pytest
-from conftest import load
+from helpers import load
 
-from percept_jax.data import inputs
-from percept_jax.data.order import Order
+from percept_jax.data import feed, preprocess
+from percept_jax.data.sampler import Sampler
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
 from percept_jax.training.program import make_program
@@ -24,13 +24,13 @@ def run(experiments, dataset, devices, steps):
     first = experiments[0]
     with jax.enable_x64(first.dtype == "float64"):
         devices = jax.local_devices()[:devices]
-        program = make_program(first, dataset.info, parallel.axis_name(devices))
+        program = make_program(first, dataset.spec, parallel.axis_name(devices))
         hparams = stack_hparams(experiments, steps)
-        data = evaluation.device_data(dataset, inputs.describe("standard", dataset), hparams.learning_rate.dtype)
+        data = preprocess.device_data(dataset, preprocess.fit("standard", dataset), hparams.learning_rate.dtype)
         data, placed = parallel.place(data, devices), parallel.place(hparams, devices)
         state = parallel.place(parallel.compile_init(program, len(experiments), dataset.inputs.shape[1:])(hparams), devices)
         step = parallel.compile_train(program, devices, len(experiments))
-        orders = [Order(e.seed, dataset.info.splits["train"], e.batch(1077)) for e in experiments]
+        orders = [Sampler(e.seed, dataset.spec.splits["train"], e.batch(1077)) for e in experiments]
         losses = []
         for k in range(steps):
             state, sums = step(state, np.stack([order(k) for order in orders]), placed, data)
@@ -119,17 +119,17 @@ def test_a_neighbour_that_diverges_leaves_the_others_their_bits(digits):
 
 def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
     experiment = Experiment(model="mlp", steps=1)
-    index = digits.info.index["test"]
+    index = digits.spec.index["test"]
     found = []
     for devices in (1, 8):
         devices = jax.local_devices()[:devices]
-        program = make_program(experiment, digits.info, parallel.axis_name(devices))
+        program = make_program(experiment, digits.spec, parallel.axis_name(devices))
         state = parallel.compile_init(program, 1, (8, 8, 1))(stack_hparams([experiment], 1))
-        data = parallel.place(evaluation.device_data(digits, inputs.describe("standard", digits), np.dtype("float32")), devices)
+        data = parallel.place(preprocess.device_data(digits, preprocess.fit("standard", digits), np.dtype("float32")), devices)
         step = parallel.compile_eval(program, devices, 1)
         for batch in (8, 136, 360, 512):
-            found.append(evaluation.evaluate(step, parallel.place(state.variables, devices), index, batch, data))
-    truth = np.bincount(digits.targets[index], minlength=10)
+            found.append(evaluation.evaluate(step, parallel.place(state.variables, devices), feed.batches(data, index, batch)))
+    truth = np.bincount(digits.examples["label"][index], minlength=10)
     for sums in found:
         np.testing.assert_array_equal(sums["confusion"][0].sum(1), truth)
         np.testing.assert_array_equal(sums["confusion"], found[0]["confusion"])
@@ -142,10 +142,10 @@ def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
 def test_a_traced_number_changes_the_result_and_compiles_nothing(digits, caplog):
     base = Experiment(model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=16)
     devices = jax.local_devices()[:1]
-    program = make_program(base, digits.info)
+    program = make_program(base, digits.spec)
     step, evaluate = parallel.compile_train(program, devices, 1), parallel.compile_eval(program, devices, 1)
-    data = parallel.place(evaluation.device_data(digits, inputs.describe("standard", digits), np.dtype("float32")), devices)
-    index = digits.info.index["train"][None, :16]
+    data = parallel.place(preprocess.device_data(digits, preprocess.fit("standard", digits), np.dtype("float32")), devices)
+    index = digits.spec.index["train"][None, :16]
     changed = {
         "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.1, "dropout_rate": 0.5, "label_smoothing": 0.2,
         "warmup_steps": 10, "steps": 30, "seed": 4294967295, "clip_norm": 0.1, "decay_rate": 0.5, "beta2": 0.9, "epsilon": 1e-3,

@@ -74,7 +74,7 @@ def test_the_best_candidate_is_chosen_on_validation_and_the_first_among_equals()
 @pytest.fixture
 def clock(monkeypatch, digits):
     """`choose` with made up milliseconds by width in place of a clock; (milliseconds, trials, ...) -> (width, widths tried)."""
-    subject = widths.real(dataclasses.replace(BASE, steps=100_000), digits)
+    subject = widths.on_examples(dataclasses.replace(BASE, steps=100_000), digits)
 
     def choose(milliseconds, trials, convolves=False, steps=100_000, fits=math.inf, devices=1, **options):
         tried = []
@@ -98,7 +98,7 @@ def clock(monkeypatch, digits):
         monkeypatch.setattr(widths, "free_memory", lambda device: fits / widths.MEMORY)
         shown = subject._replace(experiment=dataclasses.replace(subject.experiment, steps=steps))
         if convolves:
-            shape = shown.data.inputs.shape[0], 16, 16, 1
+            shape = shown.data.features["image"].shape[0], 16, 16, 1
             shown = shown._replace(
                 experiment=Experiment(model="lenet5", steps=steps), data=shown.data._replace(inputs=np.zeros(shape, np.uint8))
             )
@@ -130,7 +130,7 @@ def test_workers_memory_and_devices_bound_a_pack(clock):
 
 def test_a_recurrent_network_is_not_stacked_on_a_cpu(digits):
     experiment = Experiment(model="gru", steps=20)
-    chosen = widths.choose(widths.real(experiment, digits), jax.local_devices()[:1], 16)
+    chosen = widths.choose(widths.on_examples(experiment, digits), jax.local_devices()[:1], 16)
     assert (chosen.width, chosen.milliseconds) == (1, {})
 
 

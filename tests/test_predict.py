@@ -82,10 +82,11 @@ def test_folders_and_files_may_be_mixed(digits_run, folder, capsys, monkeypatch)
 
 def test_few_images_at_a_time_are_in_memory_and_the_predictions_are_the_same(digits_run, folder, capsys, monkeypatch):
     whole, _, _ = predicted(capsys, digits_run, folder)
-    monkeypatch.setattr(guesses.evaluation, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(guesses.feed, "PIXELS", 2 * 8 * 8)
     sizes = []
-    predict = api.Trained.predict
-    monkeypatch.setattr(api.Trained, "predict", lambda self, x: sizes.append([len(x), x[0].shape]) or predict(self, x))
+    predict = api.Trained.predictions
+    seen = lambda self, x, k: sizes.append([len(x), x[0].shape]) or predict(self, x, k)  # noqa: E731
+    monkeypatch.setattr(api.Trained, "predictions", seen)
     parts, _, _ = predicted(capsys, digits_run, folder)
     assert sizes == [[2, (8, 8, 1)], [2, (8, 8, 1)], [1, (8, 8, 1)]]
     for one, other in zip(whole["predictions"], parts["predictions"], strict=True):

@@ -15,7 +15,9 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.core.hashing import Hasher
 
-from percept_jax.data import authors, prepare, tfrecord
+from percept_jax.data import prepare
+from percept_jax.data.formats import cifar, tfrecord
+from percept_jax.data.formats.idx import PARTS, read_idx
 from percept_jax.data.images import decode
 from percept_jax.errors import DataError, StorageError, UsageError
 
@@ -52,7 +54,7 @@ def small_mnist(tmp_path, monkeypatch):
 
 def small_cifar(path, name, per_file=7, cut=None):
     """An archive of CIFAR's names and format: (images, labels) of each split, in the authors' order."""
-    archive, classes = authors.CIFAR[name], {"cifar10": [10], "cifar100": [20, 100]}[name]
+    archive, classes = cifar.ARCHIVES[name], {"cifar10": [10], "cifar100": [20, 100]}[name]
     rng, made, contents = np.random.default_rng(1), {}, {}
     for split, members in archive.splits.items():
         images = rng.integers(0, 256, (per_file * len(members), 32, 32, 3), dtype=np.uint8)
@@ -167,12 +169,12 @@ def test_tfrecord_folder_is_read_by_tfds_load(tmp_path, small_mnist):
 def test_cifar(tmp_path, monkeypatch, name):
     theirs = tmp_path / "theirs"
     theirs.mkdir()
-    made = small_cifar(theirs / authors.CIFAR[name].file, name)
+    made = small_cifar(theirs / cifar.ARCHIVES[name].file, name)
     use(monkeypatch, theirs)
     folder = prepare.prepare(name, tmp_path / "data", theirs)
     assert folder.name == "3.0.2"
     builder = tfds.builder_from_directory(folder)
-    labels = list(authors.CIFAR[name].names)
+    labels = list(cifar.ARCHIVES[name].names)
     for label in labels:
         feature = builder.info.features[label]
         assert feature.names == [f"kind {i}" for i in range(feature.num_classes)]
@@ -195,7 +197,7 @@ def test_all_but_the_reading_is_the_stock_builder_s(tmp_path, name):
     assert repr(ours.features) == repr(theirs.features)
     assert ours.description == theirs.description
     assert tfds.builder_cls(name) is stock
-    archive = authors.CIFAR.get(name)
+    archive = cifar.ARCHIVES.get(name)
     wanted = (
         {archive.file} if archive else {f"{p}-{k}-ubyte.gz" for p in ("train", "t10k") for k in ("images-idx3", "labels-idx1")}
     )
@@ -312,23 +314,23 @@ def test_a_gzip_file_that_is_cut_or_damaged(tmp_path):
     whole = gzip.compress(CONTENT, mtime=0)  # noise: not smaller than it was, so a cut is at about the same place
     path.write_bytes(whole[: 18 + 5 * 784 + 400])
     with pytest.raises(DataError, match=r"file\.gz: ends inside record [45] of 40"):
-        authors.read_idx(path, 3)
+        read_idx(path, 3)
     path.write_bytes(whole[:-3])
     with pytest.raises(DataError, match=r"file\.gz: ends after record 39, before its gzip checksum"):
-        authors.read_idx(path, 3)
+        read_idx(path, 3)
     for content in (b"no gzip file", whole[:-8] + bytes(8), whole[:10] + bytes([255] * 20) + whole[30:]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"file\.gz: not a gzip file, or a damaged one") as error:
-            authors.read_idx(path, 3)
+            read_idx(path, 3)
         one_line(error)
     path.write_bytes(whole)
-    np.testing.assert_array_equal(authors.read_idx(path, 3), IMAGES["train"][..., 0])
+    np.testing.assert_array_equal(read_idx(path, 3), IMAGES["train"][..., 0])
 
 
 def test_cifar_records_that_are_damaged(tmp_path):
     classes = {"coarse_label": 20, "label": 100}
     record = bytes([19, 99]) + bytes(range(256)) * 12
-    images, labels = authors.parse_cifar(record * 3, "here", classes)
+    images, labels = cifar.parse_cifar(record * 3, "here", classes)
     assert (images.shape, labels.tolist()) == ((3, 32, 32, 3), [[19, 99]] * 3)
     assert images[2, 0, 5].tolist() == [5, 5, 5]
     for content, said in (
@@ -338,18 +340,18 @@ def test_cifar_records_that_are_damaged(tmp_path):
         (record + bytes([0, 100]) + record[2:], "here: record 1: label 100 of 100 classes"),
     ):
         with pytest.raises(DataError, match=said):
-            authors.parse_cifar(content, "here", classes)
+            cifar.parse_cifar(content, "here", classes)
 
 
 def test_an_archive_that_is_cut_or_damaged(tmp_path):
-    archive, path = authors.CIFAR["cifar10"], tmp_path / "file.tar.gz"
+    archive, path = cifar.ARCHIVES["cifar10"], tmp_path / "file.tar.gz"
     small_cifar(path, "cifar10")
     whole = path.read_bytes()
 
     def read(content, archive=archive):
         path.write_bytes(content)
         with pytest.raises(DataError) as error:
-            authors.read_cifar(path, archive, {"label": 10})
+            cifar.read_cifar(path, archive, {"label": 10})
         assert one_line(error).startswith(f"{path}: ")
         return one_line(error)
 
@@ -357,10 +359,10 @@ def test_an_archive_that_is_cut_or_damaged(tmp_path):
     assert read(whole[:30_000]).endswith("data_batch_5.bin: ends inside record 2")
     assert "not a gzipped tar file" in read(b"no archive")
     assert "not a gzipped tar file" in read(b"")
-    assert "has no cifar-100-binary/coarse_label_names.txt" in read(whole, authors.CIFAR["cifar100"])
+    assert "has no cifar-100-binary/coarse_label_names.txt" in read(whole, cifar.ARCHIVES["cifar100"])
     path.write_bytes(whole)
     with pytest.raises(DataError, match=r"batches\.meta\.txt names 10 classes, not 11"):
-        authors.read_cifar(path, archive, {"label": 11})
+        cifar.read_cifar(path, archive, {"label": 11})
 
 
 def test_a_download_is_verified_kept_and_used_again(tmp_path, small_mnist, monkeypatch):
@@ -420,7 +422,7 @@ def test_all_of_mnist(tmp_path, file_format):
     source = Path(os.environ["PERCEPT_TEST_DATA"]) / "mnist"
     builder = tfds.builder_from_directory(prepare.prepare("mnist", tmp_path, source, file_format))
     assert "tensorflow" not in sys.modules
-    for split, part in authors.IDX_PARTS.items():
+    for split, part in PARTS.items():
         images = np.frombuffer(gzip.decompress((source / f"{part}-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
         labels = np.frombuffer(gzip.decompress((source / f"{part}-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
         assert len(labels) == builder.info.splits[split].num_examples == {"train": 60_000, "test": 10_000}[split]

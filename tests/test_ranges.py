@@ -7,11 +7,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers import read_all
 
-from percept_jax.data import sequences
+from percept_jax.data.readers import sequence_files
 from percept_jax.errors import DataError, PerceptError, UsageError
-
-READING = sequences.Reading()
 
 
 def save(path, **arrays):
@@ -23,7 +22,7 @@ def save(path, **arrays):
 
 
 def load(name, tmp_path):
-    return sequences.load(name, tmp_path, READING)
+    return read_all(name, tmp_path)
 
 
 def labels(*special, kind=np.int64):
@@ -80,8 +79,8 @@ def test_what_is_beyond_a_sequences_length_changes_nothing(tmp_path):
         arrays = {"len_train": lengths, "x_test": None, "y_test": None}
         one = load(save(tmp_path / "a.npz", x_train=clean, y_train=targets, **arrays), tmp_path)
         other = load(save(tmp_path / "b.npz", x_train=x, y_train=dirty, **arrays), tmp_path)
-        np.testing.assert_array_equal(one.inputs, other.inputs)
-        np.testing.assert_array_equal(one.targets, other.targets)
+        for feature, column in one.examples.items():
+            np.testing.assert_array_equal(column, other.examples[feature])
     x[0, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"x_train\[0, 0, 0\] is nan"):
         load(save(tmp_path / "c.npz", x_train=x, y_train=y, **arrays), tmp_path)
@@ -132,7 +131,7 @@ def test_a_bad_file_of_arrays_is_one_line(tmp_path, kind):
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError):
-        sequences.read_examples(path)
+        sequence_files.read_examples(path)
 
 
 @pytest.mark.parametrize("content", [b"[" * 1_000_000, b"\xff\xfe", b"", b"{}", b'{"train": 3}', b'{"train": [[["a", 1]]]}'])

@@ -356,18 +356,18 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
 
 def test_prediction_sees_what_evaluation_saw(small, digits):
     run = train(small)
-    index = digits.info.index["test"]
+    index = digits.spec.index["test"]
     predicted = run.predict(digits.inputs[index]).labels
-    assert (predicted == digits.targets[index]).mean() == run.result["test"]["accuracy"]
+    assert (predicted == digits.examples["label"][index]).mean() == run.result["test"]["accuracy"]
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "quadratic", "perceptron"])
 def test_prediction_is_evaluation_where_probabilities_round_to_equals(small, digits, loss):
     """Pixels of 0 to 255 make outputs of hundreds, whose sigmoids are 0 or 1 to the computer."""
     run = train(dataclasses.replace(small, model="linear", knobs={}, loss=loss, normalize="none", learning_rate=0.01, steps=100))
-    index = digits.info.index["test"]
+    index = digits.spec.index["test"]
     predicted = run.predict(digits.inputs[index])
-    assert (predicted.labels == digits.targets[index]).mean() == run.result["test"]["accuracy"]
+    assert (predicted.labels == digits.examples["label"][index]).mean() == run.result["test"]["accuracy"]
     np.testing.assert_allclose(predicted.probabilities.sum(1), 1, rtol=1e-5)
     assert np.abs(predicted.logits).max() > 50
 
@@ -489,7 +489,7 @@ def test_the_three_regimes_of_gradient_descent(small, batch_size):
 
 
 def test_data_that_changed_under_a_run_are_noticed(small, digits):
-    changed = digits._replace(targets=(digits.targets + 1) % 10)
+    changed = digits._replace(examples={**digits.examples, "label": (digits.examples["label"] + 1) % 10})
     countdown = iter([None] * 8 + [15] * 10)
     for dataset, error in ((digits, Interrupted), (changed, UsageError)):
         run_dir = RunDir(Path(small.run_dir), small)

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from helpers import read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percept_jax import Experiment, load, train
 from percept_jax.__main__ import main
-from percept_jax.data import inputs, sequences
-from percept_jax.data.sequences import Reading
+from percept_jax.data import preprocess
 from percept_jax.errors import DataError, UsageError
 from percept_jax.tasks import task_of
 from percept_jax.training import evaluation
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 def read(name, folder, **reading):
-    return sequences.load(name, folder, Reading(**reading))
+    return read_all(name, folder, **reading)
 
 
 def write_npz(folder, name="own.npz", **arrays):
@@ -45,25 +45,25 @@ def labelled(folder, lengths=True, **more):
 
 def test_arrays_with_lengths_are_read_and_spread_over_slices(tmp_path):
     dataset = read(labelled(tmp_path), tmp_path)
-    assert dataset.info.splits == {"train": 60, "test": 30}
-    assert (dataset.info.kind, dataset.info.shape, dataset.info.classes) == ("values", (7, 2), ("0", "1", "2"))
+    assert dataset.spec.splits == {"train": 60, "test": 30}
+    assert (dataset.spec.kind, dataset.spec.shape, dataset.spec.classes) == ("values", (7, 2), ("0", "1", "2"))
     assert dataset.inputs.shape == (90, 7, 2)
     assert np.abs(dataset.inputs).max() < 10  # the padding is 0
-    for part in (dataset.targets[:30], dataset.targets[30:60], dataset.targets[:6]):
+    for part in (dataset.examples["label"][:30], dataset.examples["label"][30:60], dataset.examples["label"][:6]):
         assert len(set(np.bincount(part))) == 1, "each class has its share in each slice"
-    for x, n, label in zip(dataset.inputs, dataset.lengths, dataset.targets, strict=True):
+    for x, n, label in zip(dataset.inputs, dataset.examples["length"], dataset.examples["label"], strict=True):
         assert np.all(x[n:] == 0)
         assert np.abs(x[:n].mean() - label) < 0.6
 
 
 def test_names_of_classes_are_those_of_the_file(tmp_path):
-    assert read(labelled(tmp_path, classes=["a", "b", "c"]), tmp_path).info.classes == ("a", "b", "c")
+    assert read(labelled(tmp_path, classes=["a", "b", "c"]), tmp_path).spec.classes == ("a", "b", "c")
 
 
 def asked(dataset):
     """The task of a data set, and what a model has to write for it."""
-    task = task_of(dataset.info)
-    return task.name, task.outputs(dataset.info)
+    task = task_of(dataset.spec)
+    return task.name, task.outputs(dataset.spec)
 
 
 def test_a_label_for_each_step_ends_with_the_sequence(tmp_path):
@@ -73,26 +73,27 @@ def test_a_label_for_each_step_ends_with_the_sequence(tmp_path):
     )  # fmt: skip
     dataset = read(name, tmp_path)
     assert asked(dataset) == ("tagging", (2, 6, 0))
+    labels = dataset.examples["label"][:4]
     np.testing.assert_array_equal(
-        dataset.targets[:4], [[0, 1, -1, 1, 1, -1], [0, 1, -1, 1, -1, -1], [0, 1, -1, -1, -1, -1], [0, -1, -1, -1, -1, -1]]
+        labels, [[0, 1, -1, 1, 1, -1], [0, 1, -1, 1, -1, -1], [0, 1, -1, -1, -1, -1], [0, -1, -1, -1, -1, -1]]
     )
-    np.testing.assert_array_equal(dataset.lengths, [5, 4, 3, 1, 6, 6])
+    np.testing.assert_array_equal(dataset.examples["length"], [5, 4, 3, 1, 6, 6])
 
 
 def test_a_series_is_forecast_each_step_or_at_its_end(tmp_path):
     x = np.arange(24.0).reshape(2, 6, 2)
     name = write_npz(tmp_path, x_train=x, len_train=[6, 4], x_test=x)
     ahead = read(name, tmp_path, ahead=2)
-    np.testing.assert_array_equal(ahead.lengths, [4, 2, 4, 4])
+    np.testing.assert_array_equal(ahead.examples["length"], [4, 2, 4, 4])
     np.testing.assert_array_equal(ahead.inputs[0], x[0, :4])
-    np.testing.assert_array_equal(ahead.targets[0], x[0, 2:])
-    np.testing.assert_array_equal(ahead.targets[1, :2], x[1, 2:4])
-    assert np.isnan(ahead.targets[1, 2:]).all()
+    np.testing.assert_array_equal(ahead.examples["target"][0], x[0, 2:])
+    np.testing.assert_array_equal(ahead.examples["target"][1, :2], x[1, 2:4])
+    assert np.isnan(ahead.examples["target"][1, 2:]).all()
     assert asked(ahead) == ("forecasting", (2, 4, 0))
     rest = read(name, tmp_path, horizon=2)
-    np.testing.assert_array_equal(rest.lengths, [4, 2, 4, 4])
+    np.testing.assert_array_equal(rest.examples["length"], [4, 2, 4, 4])
     np.testing.assert_array_equal(rest.inputs[1], np.vstack([x[1, :2], np.zeros((2, 2))]))  # what is to be told is not shown
-    np.testing.assert_array_equal(rest.targets[1], x[1, 2:4])
+    np.testing.assert_array_equal(rest.examples["target"][1], x[1, 2:4])
     assert asked(rest) == ("forecasting", (2, 2, 0))
 
 
@@ -101,12 +102,12 @@ def test_statistics_are_those_of_the_real_steps_of_the_training_split(tmp_path):
     n = RNG.integers(4, 7, 20)
     name = write_npz(tmp_path, x_train=x, len_train=n, x_test=100 + x)
     dataset = read(name, tmp_path, ahead=1)
-    dataset = dataset._replace(info=dataset.info.select("train", "test[:10]", "test[10:]"))
-    found = inputs.describe("standard", dataset)
+    dataset = dataset._replace(spec=dataset.spec.select("train", "test[:10]", "test[10:]"))
+    found = preprocess.fit("standard", dataset)
     real = np.concatenate([row[: k - 1] for row, k in zip(x, n, strict=True)])
     told = np.concatenate([row[1:k] for row, k in zip(x, n, strict=True)])
     np.testing.assert_allclose(found.mean, real.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(1 / np.array(found.scale), real.std(0), rtol=1e-6)
+    np.testing.assert_allclose(1 / np.array(found.inv_std), real.std(0), rtol=1e-6)
     np.testing.assert_allclose(found.target_mean, told.mean(0), rtol=1e-6)
     np.testing.assert_allclose(1 / np.array(found.target_scale), told.std(0), rtol=1e-6)
 
@@ -121,12 +122,12 @@ SENTENCES = {
 def test_tagged_sentences_are_read_and_rare_words_are_one(tmp_path):
     (tmp_path / "tags.json").write_text(json.dumps(SENTENCES))
     dataset = read(f"tagged:{tmp_path / 'tags.json'}", tmp_path)
-    assert dataset.info.words == ("<unk>", "a", "b", "<unk>ng")
-    assert dataset.info.classes == ("X", "Y", "Z")
-    assert dataset.info.splits == {"train": 4, "dev": 1, "test": 1}
+    assert dataset.spec.words == ("<unk>", "a", "b", "<unk>ng")
+    assert dataset.spec.classes == ("X", "Y", "Z")
+    assert dataset.spec.splits == {"train": 4, "dev": 1, "test": 1}
     np.testing.assert_array_equal(dataset.inputs[[0, 1, 3, 5]], [[1, 2, 1, 0], [2, 0, 0, 0], [3, 3, 0, 0], [0, 2, 3, 1]])
-    np.testing.assert_array_equal(dataset.targets[[0, 1, 5]], [[0, 1, 0, -1], [1, 0, -1, -1], [1, 2, 0, 0]])
-    np.testing.assert_array_equal(dataset.lengths, [3, 2, 1, 2, 1, 4])
+    np.testing.assert_array_equal(dataset.examples["label"][[0, 1, 5]], [[0, 1, 0, -1], [1, 0, -1, -1], [1, 2, 0, 0]])
+    np.testing.assert_array_equal(dataset.examples["length"], [3, 2, 1, 2, 1, 4])
 
 
 @settings(max_examples=60, deadline=None)
@@ -136,16 +137,16 @@ def test_every_character_but_the_first_of_a_split_is_told_once(tmp_path_factory,
     text = "".join(RNG.choice(list("abcdef\n"), size))
     (folder / "my.txt").write_text(text)
     dataset = read(f"text:{folder / 'my.txt'}", folder, sequence_length=length)
-    names, start = dataset.info.words, 0
+    names, start = dataset.spec.words, 0
     assert asked(dataset) == ("language_modeling", (len(set(text)), length, len(set(text))))
     for split, part in zip(
-        dataset.info.splits, (text[: size * 8 // 10], text[size * 8 // 10 : size * 9 // 10], text[size * 9 // 10 :]), strict=True
+        dataset.spec.splits, (text[: size * 8 // 10], text[size * 8 // 10 : size * 9 // 10], text[size * 9 // 10 :]), strict=True
     ):
-        rows = slice(start, start + dataset.info.splits[split])
+        rows = slice(start, start + dataset.spec.splits[split])
         start = rows.stop
-        told = dataset.targets[rows][dataset.targets[rows] >= 0]
+        told = dataset.examples["label"][rows][dataset.examples["label"][rows] >= 0]
         assert "".join(names[i] for i in told) == part[1:]
-        seen = [row[:n] for row, n in zip(dataset.inputs[rows], dataset.lengths[rows], strict=True)]
+        seen = [row[:n] for row, n in zip(dataset.inputs[rows], dataset.examples["length"][rows], strict=True)]
         assert "".join(names[i] for i in np.concatenate(seen)) == part[:-1]
 
 
@@ -237,9 +238,9 @@ def test_each_step_is_labelled_and_each_token_counts_once(base, tmp_path, capsys
     test = run.result["test"]
     assert test["accuracy"] > 0.95
     assert test["positions"] == sum(map(len, content["test"]))
-    told = run.predict([np.array([run.input.words.index(w) for w, _ in s], np.int32) for s in content["test"]])
+    told = run.predict([np.array([run.preprocessing.words.index(w) for w, _ in s], np.int32) for s in content["test"]])
     right = [
-        [run.input.classes[c] == tag for c, (_, tag) in zip(row, s, strict=False)]
+        [run.preprocessing.classes[c] == tag for c, (_, tag) in zip(row, s, strict=False)]
         for row, s in zip(told.labels, content["test"], strict=True)
     ]
     assert sum(map(sum, right)) / test["positions"] == pytest.approx(test["accuracy"])
@@ -390,7 +391,7 @@ def test_numbers_that_are_as_many_as_the_labels_are_no_text(base, tmp_path):
 def test_values_of_an_example_are_not_taken_for_values_of_its_steps(tmp_path):
     y = RNG.normal(size=(4, 5))
     dataset = read(write_npz(tmp_path, x_train=np.ones((4, 5, 2)), y_train=y, len_train=[5, 3, 2, 1]), tmp_path)
-    np.testing.assert_allclose(dataset.targets, y, rtol=1e-6)
+    np.testing.assert_allclose(dataset.examples["target"], y, rtol=1e-6)
     assert asked(dataset)[1].output_steps is None
 
 

@@ -14,18 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import load
+from helpers import load, pairs, read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from percept_jax import Experiment, plots, train
 from percept_jax.__main__ import main
-from percept_jax.data import folders, prepare, sources, tfds_folders, tfrecord
+from percept_jax.data import cache, prepare, registry
+from percept_jax.data.formats import tfrecord
 from percept_jax.data.images import encode_png
-from percept_jax.data.sequences import Reading
+from percept_jax.data.readers import image_folder
+from percept_jax.data.readers import tfds as tfds_folders
+from percept_jax.data.readers.base import ReaderConfig
+from percept_jax.data.readers.toy import TOYS
 from percept_jax.data.splits import choose
-from percept_jax.data.teaching import TEACHING
 from percept_jax.errors import DataError, UsageError
 
 BOUND = st.one_of(st.just(""), st.integers(-100, 100).map(lambda n: f"{n}%"), st.integers(-60, 60).map(str))
@@ -103,8 +106,8 @@ def test_a_run_sees_the_examples_of_its_splits_and_no_others(small, digits):
     run = train(experiment)
     assert run.result["test"]["examples"] == 40
     assert run.result["validation"]["examples"] == 100
-    predicted = run.predict(digits.inputs[digits.info.index["test"][-40:]]).labels
-    assert (predicted == digits.targets[digits.info.index["test"][-40:]]).mean() == run.result["test"]["accuracy"]
+    predicted = run.predict(digits.inputs[digits.spec.index["test"][-40:]]).labels
+    assert (predicted == digits.examples["label"][digits.spec.index["test"][-40:]]).mean() == run.result["test"]["accuracy"]
     assert json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == pytest.approx(5 * 32 / (538 + 60))
 
 
@@ -150,15 +153,15 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
     assert f"mnist is not in {data_dir}; type: ./launch.sh prepare mnist --data_dir={data_dir}" in capsys.readouterr().err
     assert main(["prepare", "mnist", f"--from={authors_files}", f"--data_dir={data_dir}", f"--file_format={file_format}"]) == 0
     assert main(flags) == 0, capsys.readouterr().err
-    info = sources.describe("mnist", data_dir).select("train[:30]", "train[30:]", "test")
-    dataset = sources.load("mnist", data_dir, info, 28)
-    rows = {image.tobytes() + bytes([label]) for image, label in zip(dataset.inputs, dataset.targets, strict=True)}
+    info = registry.describe("mnist", data_dir).select("train[:30]", "train[30:]", "test")
+    dataset = registry.load("mnist", data_dir, info, 28)
+    rows = {image.tobytes() + bytes([label]) for image, label in pairs(dataset)}
     assert rows == {
         image.tobytes() + bytes([label])
         for split in IMAGES
         for image, label in zip(IMAGES[split], LABELS[split], strict=True)
     }  # fmt: skip
-    np.testing.assert_array_equal(np.sort(dataset.targets[info.index["test"]]), np.sort(LABELS["test"]))
+    np.testing.assert_array_equal(np.sort(dataset.examples["label"][info.index["test"]]), np.sort(LABELS["test"]))
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -195,7 +198,7 @@ def prepared(builder, data_dir, **options):
 
 def test_any_tfds_data_set_with_one_image_and_one_label(tmp_path, capsys):
     prepared(Scenes, tmp_path, file_format="array_record")
-    info = sources.describe("scenes", tmp_path)
+    info = registry.describe("scenes", tmp_path)
     assert (info.shape, info.classes, info.splits) == ((0, 0, 3), ("day", "night"), {"train": 30, "unlabelled": 4})
     flags = [
         "--dataset=scenes",
@@ -221,7 +224,7 @@ def test_a_configuration_or_version_is_named_where_there_are_several(tmp_path):
         subprocess.run(["cp", "-r", folder, tmp_path / place], check=True)
     for name, there in (("one", "one/day:2.0.0, one/night:2.0.0"), ("one/noon", "one/day:2.0.0"), ("two:3.0.0", "two:1.10.0")):
         with pytest.raises(UsageError, match=f"there is no {name} in {tmp_path}, but {there}"):
-            sources.describe(name, tmp_path)
+            registry.describe(name, tmp_path)
     assert tfds_folders.find("one/night", tmp_path) == tmp_path / "one/night/2.0.0"
     assert tfds_folders.find("two", tmp_path) == tmp_path / "two/1.10.0"
     assert tfds_folders.find("two:1.9.0", tmp_path) == tmp_path / "two/1.9.0"
@@ -238,7 +241,7 @@ def test_two_images_or_no_label_are_refused(tmp_path):
 
     prepared(Pairs, tmp_path, file_format="array_record")
     with pytest.raises(UsageError, match="an example has 0 features of type ClassLabel, not one"):
-        sources.describe("pairs", tmp_path)
+        registry.describe("pairs", tmp_path)
 
 
 def test_cifar100_has_two_labels_and_trains_on_the_fine_one(tmp_path):
@@ -250,10 +253,10 @@ def test_cifar100_has_two_labels_and_trains_on_the_fine_one(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "remote_files", lambda name: {theirs.name: prepare.Remote(theirs.as_uri(), 0, digest)})
         prepare.prepare("cifar100", tmp_path / "data", tmp_path)
-    info = sources.describe("cifar100", tmp_path / "data")
-    dataset = sources.load("cifar100", tmp_path / "data", info.select("train[:20]", "train[20:]", "test"), 32)
+    info = registry.describe("cifar100", tmp_path / "data")
+    dataset = registry.load("cifar100", tmp_path / "data", info.select("train[:20]", "train[20:]", "test"), 32)
     wanted = {image.tobytes() + bytes([label[1]]) for part in made.values() for image, label in zip(*part, strict=True)}
-    assert {image.tobytes() + bytes([label]) for image, label in zip(dataset.inputs, dataset.targets, strict=True)} == wanted
+    assert {image.tobytes() + bytes([label]) for image, label in pairs(dataset)} == wanted
     assert info.classes[3] == "kind 3"
 
 
@@ -319,13 +322,13 @@ def test_bad_records_are_listed_or_skipped(authors_files, tmp_path, capsys):
         assert "train record 7: not a PNG or JPEG image" in error
         assert said in error
         assert not (tmp_path / "run").exists()
-    notes, skipping = [], Reading(max_bad_records=2)
+    notes, skipping = [], ReaderConfig(max_bad_records=2)
     for _ in range(2):  # and out of the cache
-        info = sources.describe("mnist", tmp_path, reading=skipping)
+        info = registry.describe("mnist", tmp_path, config=skipping)
         assert info.splits == {"test": 15, "train": 38}
-        found = sources.load("mnist", tmp_path, info.select(), 28, skipping, notes.append)
+        found = registry.load("mnist", tmp_path, info.select(), 28, skipping, notes.append)
         np.testing.assert_array_equal(found.inputs, np.delete(whole.inputs, (3, 7), 0))
-        np.testing.assert_array_equal(found.targets, np.delete(whole.targets, (3, 7), 0))
+        np.testing.assert_array_equal(found.examples["label"], np.delete(whole.examples["label"], (3, 7), 0))
     assert len(notes) == 2
     assert notes[0] == notes[1]
     assert notes[0].startswith("skipped, as --max_bad_records allows: 2 of 55 records cannot be read: ")
@@ -401,11 +404,11 @@ def test_a_folder_of_mixed_images_becomes_a_trained_model_and_a_prediction(pets,
 
 
 def test_every_image_of_a_folder_is_what_a_viewer_shows(pets):
-    info = folders.describe(pets).select()
+    found = read_all(f"folder:{pets}", pets.parent, 32)
+    info, images = found.spec, found.examples["image"]
     assert info.shape == (0, 0, 3)
-    assert sum(info.splits.values()) == 64
-    images, labels, _ = folders.read(pets, info, 32)
-    for image, label in zip(images, labels, strict=True):
+    assert sum(info.splits.values()) == len(images) == 64
+    for image, label in zip(images, found.examples["label"], strict=True):
         white = (image > 200).all(-1)
         assert 0.3 < white.mean() < 0.6
         edges = np.abs(np.diff(white.astype(int), axis=1)).sum()
@@ -416,7 +419,7 @@ def test_slices_of_a_folder_are_stratified_and_never_change(tmp_path):
     for kind, count in (("many", 200), ("few", 20)):
         for n in range(count):
             save(tmp_path / kind / f"{n}.png", Image.new("L", (2, 2), n))
-    files, classes = folders.examples(tmp_path)
+    files, classes = image_folder.examples(tmp_path)
     assert classes == ["few", "many"]
     kinds = np.array([path.parent.name for path in files["train"]])
     for first in range(0, 220, 22):
@@ -424,9 +427,9 @@ def test_slices_of_a_folder_are_stratified_and_never_change(tmp_path):
     names = [path.name for path in files["train"] if path.parent.name == "few"]
     assert names != sorted(names)
     save(tmp_path / "few" / "another.png", Image.new("L", (2, 2)))
-    more = [path.name for path in folders.examples(tmp_path)[0]["train"] if path.parent.name == "few"]
+    more = [path.name for path in image_folder.examples(tmp_path)[0]["train"] if path.parent.name == "few"]
     assert [name for name in more if name != "another.png"] == names
-    assert folders.describe(tmp_path).shape == (2, 2, 1)
+    assert registry.describe(f"folder:{tmp_path}", tmp_path).shape == (2, 2, 1)
 
 
 def test_a_folder_may_name_its_splits(tmp_path):
@@ -434,7 +437,7 @@ def test_a_folder_may_name_its_splits(tmp_path):
         for kind in ("a", "b"):
             for n in range(count):
                 save(tmp_path / split / kind / f"{n}.png", Image.new("RGB", (4, 4), (n, n, 100)))
-    info = folders.describe(tmp_path).select()
+    info = registry.describe(f"folder:{tmp_path}", tmp_path).select()
     assert info.splits == {"test": 4, "train": 12, "val": 6}
     assert {role: len(index) for role, index in info.index.items()} == {"train": 12, "validation": 6, "test": 4}
 
@@ -526,22 +529,22 @@ def test_names_may_hold_any_letter(small, tmp_path):
 # Points
 
 
-@pytest.mark.parametrize("name", TEACHING)
+@pytest.mark.parametrize("name", TOYS)
 def test_points_are_fixed_balanced_and_finite(name, data_dir):
     dataset = load(name, data_dir, 1)
-    assert dataset.inputs.shape == (sum(dataset.info.splits.values()), 1, 1, 2)
+    assert dataset.inputs.shape == (sum(dataset.spec.splits.values()), 1, 1, 2)
     assert dataset.inputs.dtype == np.float32
     assert np.isfinite(dataset.inputs).all()
-    assert set(np.unique(dataset.targets)) == {0, 1}
-    for index in dataset.info.index.values():
-        assert 0.4 < dataset.targets[index].mean() < 0.6
+    assert set(np.unique(dataset.examples["label"])) == {0, 1}
+    for index in dataset.spec.index.values():
+        assert 0.4 < dataset.examples["label"][index].mean() < 0.6
     np.testing.assert_array_equal(load(name, data_dir, 1).inputs, dataset.inputs)
 
 
 def test_xnor_is_its_truth_table(data_dir):
     dataset = load("xnor", data_dir, 1)
-    for index in dataset.info.index.values():
-        table = {tuple(point): label for point, label in zip(dataset.inputs[index, 0, 0], dataset.targets[index], strict=True)}
+    for index in dataset.spec.index.values():
+        table = {tuple(point[0, 0]): label for point, label in pairs(dataset, index)}
         assert table == {(0, 0): 1, (0, 1): 0, (1, 0): 0, (1, 1): 1}
 
 
@@ -645,8 +648,10 @@ def test_mnist_is_prepared_without_tensorflow_and_trains(tmp_path, capsys):
 def test_a_folder_that_others_prepared_is_read(tmp_path):
     """CIFAR-10 as JPEG, in ArrayRecord: read-only, so that the cache cannot lie beside it."""
     there = Path(os.environ["PERCEPT_TEST_DATA"]) / "tfds"
-    info = sources.describe("cifar10_jpeg", there).select("train[:99%]", "train[99%:]", "test")
+    info = registry.describe("cifar10_jpeg", there).select("train[:99%]", "train[99%:]", "test")
     assert (info.shape, len(info.classes)) == ((32, 32, 3), 10)
-    images, labels, _ = tfds_folders.read(there / "cifar10_jpeg" / "1.0.0", info._replace(splits={"test": 10_000}), 32)
+    reader = tfds_folders.TfdsFolder(there / "cifar10_jpeg" / "1.0.0", there, ReaderConfig())
+    examples = cache.load(reader, info._replace(splits={"test": 10_000}), 32, ReaderConfig(), tmp_path).examples
+    images, labels = examples["image"], examples["label"]
     assert images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10

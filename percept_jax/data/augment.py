@@ -5,6 +5,7 @@ float32 whatever the image's dtype, so that a float64 run draws the same ones; w
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -44,17 +45,20 @@ class Augmentation(NamedTuple):
     crop_area: float = 0.0
 
 
-def augment(key: Array, image: Array, components: Array, fill: Array, strengths: Augmentation, size: int = 0) -> Array:
-    """An image `[height, width, channels]`, changed at random in whichever ways are on; each draws from its own key.
+def augment(
+    key: Array, example: Mapping[str, Array], components: Array, fill: Array, strengths: Augmentation, size: int = 0
+) -> dict[str, Array]:
+    """Returns an example, changed at random in whichever ways are on; each draws from its own key.
 
     Args:
         key: of this example, in this step.
-        image: pixels from 0 to 1.
+        example: its features; "image" `[height, width, channels]` has pixels from 0 to 1.
         components: `[channels, channels]`, see `shift_colors`; unused without pca_color.
-        fill: `[channels]`, the colour of a cutout; unused without one.
+        fill: `[channels]`, the color of a cutout; unused without one.
         strengths: how much of what, fixed when the step is compiled.
         size: pixels a side of the result, at most the image's: what is smaller is a crop of it; 0: those of the image.
     """
+    image = example["image"]
     on, size = strengths, size or image.shape[0]
 
     def stream(name: str) -> Array:
@@ -94,7 +98,7 @@ def augment(key: Array, image: Array, components: Array, fill: Array, strengths:
     if on.cutout:
         centre = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
         image = cutout(image, centre[0], centre[1], on.cutout, fill)
-    return image
+    return {**example, "image": image}
 
 
 def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Array]:

@@ -20,14 +20,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from percept_jax.data import authors, tfrecord
-from percept_jax.data.arrays import stratified_split
+from percept_jax.data.formats import cifar, idx, tfrecord
+from percept_jax.data.formats.archives import Example
 from percept_jax.data.images import encode_png
+from percept_jax.data.readers.arrays import stratified_split
 from percept_jax.deletion import delete_temporaries
 from percept_jax.errors import DataError, PerceptError, StorageError, UsageError, first_line
 from percept_jax.files import in_place, locked
 
-NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *authors.CIFAR)
+NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *cifar.ARCHIVES)
 FILE_FORMATS = ("array_record", "tfrecord")  # for tfds.data_source, and for tfds.load
 TIMEOUT = 30  # seconds without an answer, after which a download is given up
 
@@ -103,16 +104,16 @@ class _FromAuthors(_Builder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         features = self.info.features
-        if archive := authors.CIFAR.get(self.name):
+        if archive := cifar.ARCHIVES.get(self.name):
             classes = {label: features[label].num_classes for label in archive.names}
-            splits, names = authors.read_cifar(self.files[archive.file], archive, classes)
+            splits, names = cifar.read_cifar(self.files[archive.file], archive, classes)
             for label in names:
                 features[label].names = names[label]
         else:
-            splits = authors.read_mnist(self.files, features["image"].shape, features["label"].num_classes)
+            splits = idx.read_mnist(self.files, features["image"].shape, features["label"].num_classes)
         return {split: self._generate_examples(examples) for split, examples in splits.items()}
 
-    def _generate_examples(self, examples: Iterable[authors.Example]) -> Iterator:
+    def _generate_examples(self, examples: Iterable[Example]) -> Iterator:
         for key, image, others in examples:
             yield key, {"image": encode_png(image), **others}
 

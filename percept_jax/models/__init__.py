@@ -14,8 +14,6 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from percept_jax.checks import check_type, check_within, is_union, unknown
 from percept_jax.errors import UsageError
@@ -203,19 +201,3 @@ def takes_sequences(module: nn.Module | type[nn.Module]) -> bool:
 def wanted_image_size(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> int:
     """Pixels a side that the model was made for, with these knobs; 0 where it takes any."""
     return getattr(build(name, num_classes=1, **values), "image_size", 0)
-
-
-def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
-    wanted = wanted_image_size(name, values)
-    if not values and (image_shape[0] == wanted or not wanted):
-        return  # a fault of such a model is a fault of its code, and its traceback says more than we could
-    module = build(name, num_classes=num_classes, **values)
-    try:
-        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-        fits = all(leaf.size for leaf in jax.tree.leaves(shapes))  # no feature map has shrunk to nothing
-    except Exception:
-        fits = False
-    if not fits:
-        hint = f"it wants {wanted}" if image_shape[0] != wanted else "not with these knobs"
-        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; {hint}", "image_size")

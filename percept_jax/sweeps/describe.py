@@ -48,14 +48,14 @@ def dry_run(sweep: Sweep) -> dict[str, Any]:
 
 def _estimate(sweep: Sweep, experiment: Experiment, left: list[str]) -> tuple[int, float]:
     """Trials at a time, and seconds of training steps, for what is left of a program. Measured on zeros: nothing is read."""
-    ready, options = sweep.ready(experiment), sweep.options
+    preflight, options = sweep.preflight(experiment), sweep.options
     with jax.enable_x64(experiment.dtype == "float64"):
-        shape = ready.shape if ready.info.kind != "images" else (ready.stored_size, ready.stored_size, ready.shape[-1])
-        whole = abstract_data(ready.info, shape, experiment.real_dtype)
-        examples = min(EXAMPLES, len(whole.inputs))
-        few = whole._replace(**{n: _first(getattr(whole, n), examples) for n in ("inputs", "targets", "lengths")})
-        subject = widths.Subject(experiment, ready.info, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), few))
-        devices = loop.choose_devices(experiment, ready.info, split=options.pack == "off")
+        size, shape = preflight.stored_size, preflight.shape
+        shape = (size, size, shape[-1]) if preflight.spec.kind == "images" else shape
+        whole = abstract_data(preflight.spec, shape, experiment.real_dtype)
+        few = whole._replace(features={name: _first(column) for name, column in whole.features.items()})
+        subject = widths.Subject(experiment, preflight.spec, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), few))
+        devices = loop.choose_devices(experiment, preflight.spec, split=options.pack == "off")
         width, measured = 1, {}
         if options.pack == "auto":
             width, measured, _ = widths.choose(subject, devices, len(left), max(options.workers, options.shards))
@@ -67,5 +67,5 @@ def _estimate(sweep: Sweep, experiment: Experiment, left: list[str]) -> tuple[in
     return width, len(packs) * width * milliseconds * subject.steps / 1000
 
 
-def _first(array: Any, count: int) -> Any:
-    return array and jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype)
+def _first(array: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((min(EXAMPLES, array.shape[0]), *array.shape[1:]), array.dtype)

@@ -15,7 +15,6 @@ from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
 from percept_jax.metrics import Metric
 from percept_jax.paths import output_path
-from percept_jax.ready import Ready, check, located
 from percept_jax.records import SWEEP, Failure, Plan, Result
 from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, trial_dirs
@@ -25,6 +24,7 @@ from percept_jax.sweeps.workers import Options, is_worker
 from percept_jax.tasks import task_of
 from percept_jax.training import loop, parallel
 from percept_jax.training.identity import flag_lines, identity
+from percept_jax.training.preflight import Preflight, check, located
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
 
 MARK = "plan.json"  # says whose the folder is
@@ -55,7 +55,7 @@ class Sweep:
         with self._located(request.origins):
             self.options = options(request.options)
         self._begun = False
-        self._ready: dict[str, Ready] = {}
+        self._preflights: dict[str, Preflight] = {}
         with self._located(self.spec.origins):
             for seed in self.spec.seeds:
                 check_within("seeds", seed, KNOBS["seed"].within)
@@ -78,10 +78,10 @@ class Sweep:
         experiment.validate()
         experiment = dataclasses.replace(located(experiment, data_path(experiment.data_dir)), run_dir="", fresh=False)
         key = plan.program_key(experiment, 0)
-        if key not in self._ready:
-            self._ready[key] = check(experiment)
+        if key not in self._preflights:
+            self._preflights[key] = check(experiment)
             if self.options.workers == 1 or is_worker():  # else the devices are theirs
-                devices = loop.choose_devices(experiment, self._ready[key].info, split=self.options.pack == "off")
+                devices = loop.choose_devices(experiment, self._preflights[key].spec, split=self.options.pack == "off")
                 if self.options.pack.isdecimal() and int(self.options.pack) > parallel.most_together(experiment, devices):
                     raise UsageError(f"{experiment.model} is stepped alone on a CPU, where XLA hangs on a stack of it", "pack")
         self.steps(experiment)
@@ -95,16 +95,16 @@ class Sweep:
             error.where = error.where or origins.get(error.flag or "", self.request.file)
             raise
 
-    def ready(self, experiment: Experiment) -> Ready:
+    def preflight(self, experiment: Experiment) -> Preflight:
         """What is known of an experiment of this sweep, whatever its numbers."""
-        return self._ready[plan.program_key(experiment, 0)]
+        return self._preflights[plan.program_key(experiment, 0)]
 
     def steps(self, experiment: Experiment) -> int:
         """Of a trial."""
-        return experiment.total_steps(len(self.ready(experiment).info.index["train"]))
+        return experiment.total_steps(len(self.preflight(experiment).spec.index["train"]))
 
     def _reported(self) -> list[Metric]:
-        first, *others = (task_of(known.info).metrics for known in self._ready.values())
+        first, *others = (task_of(known.spec).metrics for known in self._preflights.values())
         return [metric for metric in first if all(metric.name in {m.name for m in other} for other in others)]
 
     def _metric(self) -> str:

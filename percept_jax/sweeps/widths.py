@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from percept_jax.data import inputs
-from percept_jax.data.dataset import Dataset, Info
-from percept_jax.data.order import Order
+from percept_jax.data import preprocess
+from percept_jax.data.feed import Data
+from percept_jax.data.sampler import Sampler
+from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
-from percept_jax.training.batch import Data
 from percept_jax.training.parallel import Functions
 
 MOST = 64  # trials on a device
@@ -33,23 +33,23 @@ class Subject(NamedTuple):
     """What is measured: an experiment, its data set, and what its steps gather from, as NumPy arrays."""
 
     experiment: Experiment
-    info: Info
+    spec: DatasetSpec
     data: Data
 
     @property
     def steps(self) -> int:
         """Of a trial."""
-        return self.experiment.total_steps(len(self.info.index["train"]))
+        return self.experiment.total_steps(len(self.spec.index["train"]))
 
     def functions(self, devices: Sequence[jax.Device], width: int) -> Functions:
         """Of its program, for packs of so many trials."""
-        return parallel.functions(self.experiment, self.info, self.data.inputs.shape[1:], devices, width)
+        return parallel.functions(self.experiment, self.spec, self.data.features[self.spec.input].shape[1:], devices, width)
 
 
-def real(experiment: Experiment, dataset: Dataset) -> Subject:
+def on_examples(experiment: Experiment, dataset: Dataset) -> Subject:
     """With the examples themselves."""
-    described = inputs.describe(experiment.normalize, dataset)
-    return Subject(experiment, dataset.info, evaluation.device_data(dataset, described, experiment.real_dtype))
+    preprocessing = preprocess.fit(experiment.normalize, dataset)
+    return Subject(experiment, dataset.spec, preprocess.device_data(dataset, preprocessing, experiment.real_dtype))
 
 
 class Choice(NamedTuple):
@@ -128,10 +128,10 @@ class _Setting:
     milliseconds = math.inf
 
     def __init__(self, subject: Subject, devices: Sequence[jax.Device], width: int):
-        self.functions, train = subject.functions(devices, width), subject.info.index["train"]
+        self.functions, train = subject.functions(devices, width), subject.spec.index["train"]
         batch = subject.experiment.batch(len(train))
-        orders = [Order(seed, len(train), batch) for seed in range(width)]
-        self._index = np.stack([train[order(0)] for order in orders]) % len(subject.data.inputs)
+        samplers = [Sampler(seed, len(train), batch) for seed in range(width)]
+        self._index = np.stack([train[sampler(0)] for sampler in samplers]) % len(subject.data.features[subject.spec.input])
         hparams = stack_hparams([subject.experiment] * width, subject.steps)
         self._state = parallel.place(self.functions.init(hparams), devices, width)
         self._rest = parallel.place(hparams, devices, width), parallel.place(subject.data, devices)

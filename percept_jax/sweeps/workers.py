@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from percept_jax import deletion, ready, records
-from percept_jax.data.dataset import Dataset
+from percept_jax import deletion, records
+from percept_jax.data.spec import Dataset
 from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line, is_of_the_disk
 from percept_jax.experiment import Experiment
 from percept_jax.files import Lock, locked
@@ -23,7 +23,7 @@ from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Cut, Program, cut
-from percept_jax.training import checkpoint, loop, parallel
+from percept_jax.training import checkpoint, loop, parallel, preflight
 from percept_jax.training.parallel import Functions
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
@@ -213,7 +213,7 @@ class Worker:
     def _dataset(self, key: str, experiment: Experiment) -> Dataset:
         """The data set of the program `key`; that of the last call is kept."""
         if key not in self._data_of:
-            checked = ready.check(experiment)
+            checked = preflight.check(experiment)
             if checked.data_key not in self._data_of.values():  # the program before wanted another one
                 self._data = None
                 self._data = checked.load(self._board.note)
@@ -224,11 +224,11 @@ class Worker:
     def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
         if (key, width) not in self._compiled:
             self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}  # others are done, mostly
-            devices = loop.choose_devices(experiment, dataset.info, split=width == 1)
+            devices = loop.choose_devices(experiment, dataset.spec, split=width == 1)
             if width > 1:  # recorded on a machine with other devices, perhaps
                 devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
-            self._compiled[key, width] = parallel.functions(experiment, dataset.info, shape, devices, width)
+            self._compiled[key, width] = parallel.functions(experiment, dataset.spec, shape, devices, width)
         return self._compiled[key, width]
 
     def _packs(self, program: Program) -> list[Cut]:
@@ -259,11 +259,11 @@ class Worker:
             return record["width"], record["milliseconds"], record["devices"]
         with jax.enable_x64(experiment.dtype == "float64"):
             dataset = self._dataset(program.key, experiment)
-            devices = loop.choose_devices(experiment, dataset.info, split=False)
+            devices = loop.choose_devices(experiment, dataset.spec, split=False)
             if asked != "auto":
                 return int(asked) * len(devices), {}, len(devices)
             self._board.note(f"measuring how many of {trials} trials to step together")
-            subject = widths.real(experiment, dataset)
+            subject = widths.on_examples(experiment, dataset)
             choice = widths.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
         self._compiled |= {(program.key, width): functions for width, functions in choice.compiled.items()}
         return choice.width, {str(width): ms for width, ms in choice.milliseconds.items()}, len(devices)

@@ -25,4 +25,4 @@ def task_of(spec: Spec) -> Task:
     for task in reversed(TASKS.values()):
         if task.suits(spec):
             return task
-    raise LookupError(f"no task suits a data set of kind {spec.kind} with targets of shape {list(spec.target_shape)}")
+    raise LookupError(f"no task suits a data set whose examples have {', '.join(spec.features)}")

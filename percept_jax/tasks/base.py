@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jax import Array
 
+from percept_jax.data.spec import Feature
 from percept_jax.metrics import Metric
 from percept_jax.tasks.losses import Objective
 
@@ -16,21 +17,26 @@ Sums = dict[str, Array]
 
 
 class Spec(Protocol):
-    """What a task reads of the description of a data set; see `Info` and `Input`."""
+    """What a task reads of the description of a data set; see `DatasetSpec` and `Preprocessing`."""
+
+    @property
+    def features(self) -> Mapping[str, Feature]:
+        """What an example has, by name."""
+        ...
+
+    @property
+    def input(self) -> str:
+        """The name of the feature that a model sees."""
+        ...
 
     @property
     def kind(self) -> str:
-        """What an input is."""
+        """What that is."""
         ...
 
     @property
     def classes(self) -> Sequence[str]:
         """A name for each label; none where the targets are values."""
-        ...
-
-    @property
-    def target_shape(self) -> Sequence[int]:
-        """The shape of one example's target."""
         ...
 
     @property
@@ -53,7 +59,7 @@ class OutputSpec(Protocol):
         ...
 
     @property
-    def target_scale(self) -> Sequence[float]:
+    def target_inv_std(self) -> Sequence[float]:
         """`[features]`, what they were multiplied by then."""
         ...
 
@@ -73,10 +79,10 @@ class Outputs(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How targets that are values are normalized: `(value - mean) * scale`, arrays `[features]`; empty for labels."""
+    """How targets that are values are normalized: `(value - mean) * inv_std`, arrays `[features]`; empty for labels."""
 
     mean: Array
-    scale: Array
+    inv_std: Array
 
 
 class Batch(NamedTuple):
@@ -85,7 +91,7 @@ class Batch(NamedTuple):
     Attributes:
         inputs: `[batch, ...]`, normalized; tokens as they are.
         targets: what the loss compares outputs with, `[batch, (time,) outputs]`.
-        truth: the targets of these examples as the data set has them, `[batch, ...]`; mixup leaves them as they are.
+        features: what else the examples have, by name, `[batch, ...]`, as the data set has it; mixup leaves it as it is.
         scale: how targets that are values were normalized.
         lengths: int `[batch]`, the time steps of each sequence; None for images and points.
         mask: bool, one for each position, those that count; None: all of them. In an evaluation it is never None.
@@ -93,7 +99,7 @@ class Batch(NamedTuple):
 
     inputs: Array
     targets: Array
-    truth: Array
+    features: Mapping[str, Array]
     scale: Scale
     lengths: Array | None = None
     mask: Array | None = None
@@ -108,9 +114,9 @@ class Task(NamedTuple):
         outputs: what a model has to write for a data set.
         objectives: the losses that --loss can choose, by name. A task whose loss is its own names it like itself; it is
             taken whatever --loss says.
-        targets: (truth `[...]`, outputs, scale, dtype) to what the loss compares a model's outputs with, `[..., outputs]`.
+        targets: (features, outputs, scale, dtype) to what the loss compares a model's outputs with, `[..., outputs]`.
         distributions: whether these are distributions over classes, so that they can be smoothed and mixed.
-        mask: truth to bool `[...]`, the positions that count; None: all of them.
+        mask: features to bool `[...]`, the positions that count; None: all of them.
         train_sums: (a model's outputs, batch) to sums over the positions that count, each with a name of its own, from which
             the metrics of training are computed. "loss", "positions" and "examples" are summed for every task.
         eval_sums: the same for a split that is evaluated, given (outputs, batch, bool `[batch]`: whether an example is one, and
@@ -128,9 +134,9 @@ class Task(NamedTuple):
     suits: Callable[[Spec], bool]
     outputs: Callable[[Spec], Outputs]
     objectives: Mapping[str, Objective]
-    targets: Callable[[Array, Outputs, Scale, Any], Array]
+    targets: Callable[[Mapping[str, Array], Outputs, Scale, Any], Array]
     distributions: bool
-    mask: Callable[[Array], Array] | None
+    mask: Callable[[Mapping[str, Array]], Array | None] | None
     train_sums: Callable[[Array, Batch], Sums]
     eval_sums: Callable[[Array, Batch, Array], Sums]
     metrics: tuple[Metric, ...]

@@ -25,23 +25,24 @@ TOP5_ACCURACY = Metric(
 
 def outputs(spec: Spec) -> Outputs:
     """A logit for each class, at each time step where each has a label."""
-    return Outputs(len(spec.classes), spec.target_shape[0] if spec.target_shape else None, len(spec.words))
+    shape = spec.features["label"].shape
+    return Outputs(len(spec.classes), shape[0] if shape else None, len(spec.words))
 
 
-def one_hot(labels: Array, outputs: Outputs, scale: Scale, dtype: Any) -> Array:
+def one_hot(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
     """Labels `[...]` as distributions `[..., classes]`; 0 everywhere where there is no label."""
-    return jax.nn.one_hot(labels, outputs.num_classes, dtype=dtype)
+    return jax.nn.one_hot(features["label"], outputs.num_classes, dtype=dtype)
 
 
 def count_correct(logits: Array, batch: Batch) -> Sums:
     """How many positions are given their own label; a position without a label never is."""
     guesses = jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
-    return {"correct": jnp.sum(guesses == batch.truth)}
+    return {"correct": jnp.sum(guesses == batch.features["label"])}
 
 
 def hits(logits: Array, batch: Batch) -> Array:
     """Whether each of the five likeliest classes is the label, bool `[..., 5]`; all of them where there are fewer."""
-    return (_best(logits) == batch.truth[..., None]) & batch.mask[..., None]
+    return (_best(logits) == batch.features["label"][..., None]) & batch.mask[..., None]
 
 
 def _best(logits: Array) -> Array:
@@ -54,7 +55,7 @@ def count_confusion(logits: Array, batch: Batch) -> Sums:
     if classes > CONFUSABLE:
         return {}
     counts = jnp.zeros((classes, classes), jnp.int32)
-    return {"confusion": counts.at[batch.truth, _best(logits)[..., 0]].add(batch.mask.astype(jnp.int32))}
+    return {"confusion": counts.at[batch.features["label"], _best(logits)[..., 0]].add(batch.mask.astype(jnp.int32))}
 
 
 def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
@@ -75,7 +76,7 @@ def _line(prediction: Mapping[str, Any]) -> str:
 
 CLASSIFICATION = Task(
     name="classification",
-    suits=lambda spec: bool(spec.classes) and not spec.target_shape,
+    suits=lambda spec: "label" in spec.features and not spec.features["label"].shape,
     outputs=outputs,
     objectives=OF_CLASSES,
     targets=one_hot,

@@ -17,28 +17,29 @@ RMSE = Metric("rmse", False, "#.4g", lambda sums: math.sqrt(sums["squared_error"
 
 
 def _outputs(spec: Spec) -> Outputs:
-    *steps, features = spec.target_shape
+    *steps, features = spec.features["target"].shape
     return Outputs(features, steps[0] if steps else None, len(spec.words))
 
 
-def _targets(values: Array, outputs: Outputs, scale: Scale, dtype: Any) -> Array:
+def _targets(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
     """Values `[..., features]`, normalized; 0 where there is none."""
-    return jnp.nan_to_num((values - scale.mean) * scale.scale).astype(dtype)
+    return jnp.nan_to_num((features["target"] - scale.mean) * scale.inv_std).astype(dtype)
 
 
-def _mask(values: Array) -> Array | None:
+def _mask(features: Mapping[str, Array]) -> Array | None:
     """Which time steps have a value: one that is not a number stands for none."""
+    values = features["target"]
     return ~jnp.isnan(values).any(-1) if values.ndim == 3 else None
 
 
 def _eval_sums(outputs: Array, batch: Batch, present: Array) -> Sums:
-    errors = jnp.where(batch.mask[..., None], (outputs - batch.targets) / batch.scale.scale, 0)
+    errors = jnp.where(batch.mask[..., None], (outputs - batch.targets) / batch.scale.inv_std, 0)
     return {"squared_error": jnp.sum(errors**2), "values": batch.mask.sum() * outputs.shape[-1]}
 
 
 def _prediction(outputs: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
     """Values `[(time,) features]` in the units of the data set."""
-    return {"values": (outputs / np.array(names.target_scale) + np.array(names.target_mean)).tolist()}
+    return {"values": (outputs / np.array(names.target_inv_std) + np.array(names.target_mean)).tolist()}
 
 
 def _line(prediction: Mapping[str, Any]) -> str:
@@ -47,7 +48,7 @@ def _line(prediction: Mapping[str, Any]) -> str:
 
 FORECASTING = Task(
     name="forecasting",
-    suits=lambda spec: not spec.classes,
+    suits=lambda spec: "target" in spec.features,
     outputs=_outputs,
     objectives={"squared_error": OBJECTIVES["squared_error"]},
     targets=_targets,

@@ -24,9 +24,9 @@ SEQUENCE_ACCURACY = Metric(
 )
 
 
-def labeled(labels: Array) -> Array:
+def labeled(features: Mapping[str, Array]) -> Array:
     """Which time steps have a label: -1 stands for none."""
-    return labels >= 0
+    return features["label"] >= 0
 
 
 def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
@@ -52,7 +52,7 @@ def line(prediction: Mapping[str, Any]) -> str:
 
 TAGGING = Task(
     name="tagging",
-    suits=lambda spec: bool(spec.classes) and bool(spec.target_shape) and spec.kind != "text",
+    suits=lambda spec: "label" in spec.features and bool(spec.features["label"].shape) and spec.kind != "text",
     outputs=outputs,
     objectives=OF_CLASSES,
     targets=one_hot,

@@ -1,39 +1,20 @@
-"""What a step is given: the data set on the device, and the examples of a batch as a model sees them."""
+"""The examples of a batch as a model sees them: gathered, augmented, mixed and normalized."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from percept_jax.data.augment import augment, mixup_share, mixup_shift
+from percept_jax.data.feed import Data
 from percept_jax.tasks.base import Batch, Scale
 from percept_jax.training.program import Program
 
 
-class Data(NamedTuple):
-    """A data set on the device, all splits in one.
-
-    Attributes:
-        inputs, targets, lengths: as in `Dataset`.
-        mean, scale: `[channels]`; a model sees `(image - mean) * scale`; empty for tokens.
-        components: `[channels, channels]`, the principal components of the training pixels, for --pca_color.
-        target_mean, target_scale: `[features]`, the same for targets that are values; else empty.
-    """
-
-    inputs: Array
-    targets: Array
-    lengths: Array | None
-    mean: Array
-    scale: Array
-    components: Array
-    target_mean: Array
-    target_scale: Array
-
-
 def training_batch(key: Array, index: Array, data: Data, *, program: Program, axis_name: str | None = None) -> Batch:
-    """The examples `index [batch]`, augmented and normalised.
+    """Returns the examples `index [batch]`, augmented and normalized.
 
     Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
     """
@@ -42,19 +23,21 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
     augment_key, share_key, shift_key = jax.random.split(key, 3)
 
     def examples(index: Array, positions: Array) -> tuple[Array, Array]:
-        inputs = data.inputs[index]
+        features = _gather(data, index)
         if any(program.augmentation) or program.crop:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, positions)
             change = functools.partial(augment, strengths=program.augmentation, size=program.crop)
-            pixels = inputs.astype(data.mean.dtype) / 255
-            inputs = 255 * jax.vmap(change, (0, 0, None, None))(keys, pixels, data.components, data.mean / 255)
-        return inputs, _targets(data, index, program)
+            pixels = {**features, "image": features["image"].astype(data.mean.dtype) / 255}
+            features = jax.vmap(change, (0, 0, None, None))(keys, pixels, data.components, data.mean / 255)
+            features["image"] = 255 * features["image"]
+        return features[program.input], _targets(data, features, program)
 
     inputs, targets = examples(index, positions)
     if program.mixup:
         whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
         partners = (positions + mixup_shift(shift_key, len(whole))) % len(whole)
-        others = examples(whole[partners], partners)  # as they are seen themselves, on whichever device
+        # As they are seen themselves, on whichever device.
+        others = examples(whole[partners], partners)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
         share = jax.vmap(mixup_share, (0, None))(keys, program.mixup).astype(data.mean.dtype)
         inputs = share[:, None, None, None] * inputs + (1 - share[:, None, None, None]) * others[0]
@@ -63,37 +46,41 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
 
 
 def evaluation_batch(index: Array, data: Data, *, program: Program) -> Batch:
-    """The examples `index [batch]`, normalised."""
-    return _batch(middle(data.inputs[index], program), _targets(data, index, program), data, index, program)
+    """Returns the examples `index [batch]`, normalized."""
+    features = _gather(data, index)
+    return _batch(center_crop(features[program.input], program), _targets(data, features, program), data, index, program)
 
 
-def middle(inputs: Array, program: Program) -> Array:
-    """The middle of images that the model sees a crop of."""
+def _gather(data: Data, index: Array) -> dict[str, Array]:
+    return {name: column[index] for name, column in data.features.items()}
+
+
+def center_crop(inputs: Array, program: Program) -> Array:
+    """Returns the center of images that the model sees a crop of; other inputs as they are."""
     first = (inputs.shape[1] - program.crop) // 2
     return inputs[:, first : first + program.crop, first : first + program.crop] if program.crop else inputs
 
 
-def normalize(inputs: Array, mean: Array, scale: Array, program: Program) -> Array:
-    """What a model sees of inputs as in `Dataset`: tokens as they are."""
+def normalize(inputs: Array, mean: Array, inv_std: Array, program: Program) -> Array:
+    """Returns what a model sees of inputs as in `Dataset`: tokens as they are."""
     if program.outputs.vocabulary:
         return inputs
-    return ((inputs.astype(mean.dtype) - mean) * scale).astype(program.dtype)
+    return ((inputs.astype(mean.dtype) - mean) * inv_std).astype(program.dtype)
 
 
-def _targets(data: Data, index: Array, program: Program) -> Array:
-    """What the loss compares a model's outputs with, for the examples `index`."""
-    scale = Scale(data.target_mean, data.target_scale)
-    return program.task.targets(data.targets[index], program.outputs, scale, program.wide)
+def _targets(data: Data, features: Mapping[str, Array], program: Program) -> Array:
+    """What the loss compares a model's outputs with, for examples with these features."""
+    return program.task.targets(features, program.outputs, Scale(data.target_mean, data.target_inv_std), program.param_dtype)
 
 
 def _batch(inputs: Array, targets: Array, data: Data, index: Array, program: Program) -> Batch:
-    """A batch of inputs that are still to be normalized, with the lengths and the mask of the examples `index`."""
-    truth = data.targets[index]
+    """A batch of inputs that are still to be normalized, with the features and the mask of the examples `index`."""
+    features = _gather(data, index)
     return Batch(
-        inputs=normalize(inputs, data.mean, data.scale, program),
+        inputs=normalize(inputs, data.mean, data.inv_std, program),
         targets=targets,
-        truth=truth,
-        scale=Scale(data.target_mean, data.target_scale),
-        lengths=None if data.lengths is None else data.lengths[index],
-        mask=program.task.mask(truth) if program.task.mask else None,
+        features={name: column for name, column in features.items() if name != program.input},
+        scale=Scale(data.target_mean, data.target_inv_std),
+        lengths=features.get("length"),
+        mask=program.task.mask(features) if program.task.mask else None,
     )

@@ -48,7 +48,7 @@ class Header(TypedDict):
         identity: of the run.
         data_crc: the data set's checksum.
         experiment: `Experiment.science()`.
-        input: `Input` as a dictionary.
+        preprocessing: `Preprocessing` as a dictionary.
         progress: beside the state.
         seconds: by phase, so far.
         log: what it says of metrics.jsonl.
@@ -59,7 +59,7 @@ class Header(TypedDict):
     identity: str
     data_crc: int
     experiment: dict[str, Any]
-    input: dict[str, Any]
+    preprocessing: dict[str, Any]
     progress: SavedProgress
     seconds: dict[str, float]
     log: Promise

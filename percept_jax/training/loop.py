@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from percept_jax.data.dataset import Dataset, Info
+from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.errors import Interrupted, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import Lock
@@ -46,13 +46,13 @@ def train_pack(
         ValueError: the trials cannot share a program.
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
-    first, info = trials[0].experiment, dataset.info
-    if len({shared(trial.experiment, info) for trial in trials}) > 1:
+    first, spec = trials[0].experiment, dataset.spec
+    if len({shared(trial.experiment, spec) for trial in trials}) > 1:
         raise ValueError("trials of a pack differ in more than traced values and length")
     with jax.enable_x64(first.dtype == "float64"):
         if functions is None:
-            devices = choose_devices(first, info)
-            functions = parallel.functions(first, info, dataset.inputs.shape[1:], devices, len(trials))
+            devices = choose_devices(first, spec)
+            functions = parallel.functions(first, spec, dataset.inputs.shape[1:], devices, len(trials))
         pack = Pack(trials, dataset, functions, report, began or time.time(), held, pictures)
         try:
             pack.start()
@@ -75,13 +75,13 @@ def train_pack(
             report.close()
 
 
-def shared(experiment: Experiment, info: Info) -> str:
+def shared(experiment: Experiment, spec: DatasetSpec) -> str:
     """What the trials of a program have in common: every static value, and the steps."""
     static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
-    return repr((static, experiment.total_steps(len(info.index["train"]))))
+    return repr((static, experiment.total_steps(len(spec.index["train"]))))
 
 
-def choose_devices(experiment: Experiment, info: Info, split: bool = True) -> list[jax.Device]:
+def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True) -> list[jax.Device]:
     """The devices of a run. Raises UsageError where there are fewer than asked for, or a batch to `split` has no equal parts."""
     try:
         devices = jax.local_devices()
@@ -91,7 +91,7 @@ def choose_devices(experiment: Experiment, info: Info, split: bool = True) -> li
     if experiment.devices > len(devices):
         raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]
-    batch = experiment.batch(len(info.index["train"]))
+    batch = experiment.batch(len(spec.index["train"]))
     if split and batch % len(devices):
         message = f"{batch} examples cannot be split evenly over {len(devices)} devices (see --devices)"
         raise UsageError(message, "batch_size")

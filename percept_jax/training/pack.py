@@ -13,9 +13,10 @@ import numpy as np
 from jax import Array
 
 from percept_jax import plots
-from percept_jax.data import inputs
-from percept_jax.data.dataset import Dataset
-from percept_jax.data.order import Order
+from percept_jax.data import feed, preprocess
+from percept_jax.data.feed import ResidentFeed
+from percept_jax.data.sampler import Sampler
+from percept_jax.data.spec import Dataset
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
@@ -44,16 +45,16 @@ class Pack:
     ):
         first = trials[0].experiment
         self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, functions.devices, report, began
-        self.input = inputs.describe(first.normalize, dataset)
-        self.train_index = dataset.info.index["train"]
+        self.preprocessing = preprocess.fit(first.normalize, dataset)
+        self.train_index = dataset.spec.index["train"]
         self.batch = first.batch(len(self.train_index))
         self.steps = first.total_steps(len(self.train_index))
         self.epoch_steps = len(self.train_index) / self.batch
         self.eval_every = first.validation_steps(len(self.train_index))
         self._checkpoint_every, self._saved = first.checkpoint_every, time.monotonic()
-        self.orders = [Order(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
+        self._samplers = [Sampler(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
         self.program, self._functions, self._pictures = functions.program, functions, pictures
-        self._eval_batch = evaluation.batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
+        self._eval_batch = feed.evaluation_batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
         self._keeper = Keeper(trials, held)
         self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
@@ -93,9 +94,11 @@ class Pack:
         if not resumed and first.init_from:
             self._begin_from(first.init_from)
         self.hparams = self._place(hparams)
-        self.data = parallel.place(evaluation.device_data(self.dataset, self.input, hparams.learning_rate.dtype), self.devices)
-        with self.clock("compile"):  # on no examples
-            evaluation.evaluate(self._functions.evaluate, self.best, self.train_index[:0], self._eval_batch, self.data)
+        data = preprocess.device_data(self.dataset, self.preprocessing, hparams.learning_rate.dtype)
+        data = parallel.place(data, self.devices)
+        self.feed = ResidentFeed(data, self.dataset.spec.index, self._samplers, self._eval_batch)
+        with self.clock("compile"):
+            evaluation.evaluate(self._functions.evaluate, self.best, self.feed.nothing())
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
             promise = resumed.rows[k][1]["log"] if resumed else None
@@ -142,11 +145,11 @@ class Pack:
     def advance(self) -> None:
         """One step of every trial; waits for the one IN_FLIGHT steps before."""
         with self.clock("waiting_for_data"):
-            index = self.train_index[np.stack([order(self.step) for order in self.orders])]
+            data, index = self.feed(self.step)
         if not self._compiled:
             self.clock["start"] = time.time() - self._began - self.clock["compile"]
         with self.clock("train" if self._compiled else "compile"):
-            self.state, sums = self._functions.train(self.state, index, self.hparams, self.data)
+            self.state, sums = self._functions.train(self.state, index, self.hparams, data)
             self.step += 1
             self._in_flight.append((self.step, sums))
             self._settle(evaluation.IN_FLIGHT)
@@ -212,9 +215,7 @@ class Pack:
         self._segment = self.step, time.monotonic()
 
     def _totals(self, variables: Any, split: str) -> dict[str, np.ndarray]:
-        return evaluation.evaluate(
-            self._functions.evaluate, variables, self.dataset.info.index[split], self._eval_batch, self.data
-        )
+        return evaluation.evaluate(self._functions.evaluate, variables, self.feed.split(split))
 
     def save(self) -> None:
         """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
@@ -236,7 +237,7 @@ class Pack:
                     "identity": trial.run_dir.identity,
                     "data_crc": self._data_crc,
                     "experiment": trial.experiment.science(),
-                    "input": self.input._asdict(),
+                    "preprocessing": self.preprocessing._asdict(),
                     "progress": dataclasses.asdict(progress),
                     "seconds": seconds,
                     "log": trial.run_dir.promise(),
@@ -273,7 +274,7 @@ class Pack:
                 test = evaluation.metrics(totals, k, self.program)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
                 if "confusion" in totals:
-                    trial.run_dir.write_confusion(totals["confusion"][k], self.input.classes)
+                    trial.run_dir.write_confusion(totals["confusion"][k], self.preprocessing.classes)
             if self._pictures:
                 self._draw(trial)
             result = self._result(trial, progress, test)

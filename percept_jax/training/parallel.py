@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from percept_jax import models
+from percept_jax.data.feed import Data
 from percept_jax.experiment import Experiment, HParams
 from percept_jax.tasks.base import Spec, Sums
-from percept_jax.training.batch import Data
 from percept_jax.training.program import Program, make_program
 from percept_jax.training.step import State, eval_step, init_state, train_step
 

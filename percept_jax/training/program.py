@@ -25,6 +25,7 @@ class Program(NamedTuple):
         module: the model.
         task: what is asked of it.
         outputs: what it writes for an example.
+        input: the name of the feature that it sees.
         objective: loss of each position, and probabilities.
         optimizer: (learning rate, hparams) to an optax transformation.
         learning_rate: (step, hparams) to a learning rate.
@@ -39,6 +40,7 @@ class Program(NamedTuple):
     module: nn.Module
     task: Task
     outputs: Outputs
+    input: str
     objective: Objective
     optimizer: Callable[[Array, HParams], optax.GradientTransformation]
     learning_rate: Callable[[Array, HParams], Array]
@@ -50,7 +52,7 @@ class Program(NamedTuple):
     freeze: str
 
     @property
-    def wide(self) -> jnp.dtype:
+    def param_dtype(self) -> jnp.dtype:
         """What parameters and losses are kept in: float32, also under bfloat16 arithmetic, or float64."""
         return jnp.dtype("float64" if self.dtype == jnp.float64 else "float32")
 
@@ -63,6 +65,7 @@ def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = Non
         module=models.build(experiment.model, **outputs._asdict(), axis_name=axis_name, **experiment.knobs),
         task=task,
         outputs=outputs,
+        input=spec.input,
         objective=task.objective(experiment.loss),
         optimizer=functools.partial(make_optimizer, experiment.optimizer, freeze=experiment.freeze, lr_scale=experiment.lr_scale),
         learning_rate=functools.partial(learning_rate, SCHEDULES[experiment.schedule], experiment.decay_at),

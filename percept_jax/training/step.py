@@ -13,9 +13,10 @@ import optax
 from jax import Array
 
 from percept_jax import models
+from percept_jax.data.feed import Data
 from percept_jax.experiment import HParams
 from percept_jax.tasks.base import Sums
-from percept_jax.training.batch import Data, evaluation_batch, middle, normalize, training_batch
+from percept_jax.training.batch import center_crop, evaluation_batch, normalize, training_batch
 from percept_jax.training.optim import frozen
 from percept_jax.training.program import Program
 
@@ -43,7 +44,7 @@ def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) ->
     key, _ = _keys(hparams)
     shape = (program.crop, program.crop, shape[-1]) if program.crop else shape
     variables = program.module.init(key, jnp.zeros((1, *shape), jnp.int32 if program.outputs.vocabulary else jnp.float32))
-    variables = jax.tree.map(lambda x: x.astype(program.wide), variables)
+    variables = jax.tree.map(lambda x: x.astype(program.param_dtype), variables)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     opt_state = program.optimizer(hparams.learning_rate, hparams).init(params)
     average = {"params": params, "batch_stats": batch_stats} if program.ema_decay else {}
@@ -94,7 +95,7 @@ def _sum(losses: Array, mask: Array | None) -> Array:
 
 def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
     """The running mean of all variables so far, each step weighing `ema_decay` times the next: Adam's correction built in."""
-    steps = (state.step + 1).astype(program.wide)
+    steps = (state.step + 1).astype(program.param_dtype)
     share = (1 - program.ema_decay) / -jnp.expm1(steps * math.log(program.ema_decay))  # of 1 - decay^steps, without its rounding
     return jax.tree.map(lambda mean, x: mean + share * (x - mean), state.average, new)
 
@@ -121,10 +122,10 @@ def eval_step(
 
 
 def predict_step(
-    variables: Mapping[str, Any], inputs: Array, lengths: Array | None, mean: Array, scale: Array, *, program: Program
+    variables: Mapping[str, Any], inputs: Array, lengths: Array | None, mean: Array, inv_std: Array, *, program: Program
 ) -> tuple[Array, Array]:
     """Logits and probabilities `[batch, (time,) classes]` of inputs as in `Dataset`; of values, the outputs twice."""
-    logits, _, _ = _forward(variables, normalize(middle(inputs, program), mean, scale, program), lengths, program)
+    logits, _, _ = _forward(variables, normalize(center_crop(inputs, program), mean, inv_std, program), lengths, program)
     probabilities = program.objective.probabilities
     return logits, probabilities(logits) if probabilities else logits
 
@@ -138,7 +139,7 @@ def generate_step(
     """
     cast = jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])
     logits, updated = program.module.apply({"params": cast, "carry": carry}, token[None, None], mutable=["carry"])
-    logits = logits[0, -1].astype(program.wide)
+    logits = logits[0, -1].astype(program.param_dtype)
     drawn = jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6).astype(logits.dtype))
     return jnp.where(temperature > 0, drawn, jnp.argmax(logits)), updated["carry"]
 
@@ -160,11 +161,11 @@ def _forward(
     options = {} if lengths is None else {"lengths": lengths}
     cast = {**variables, "params": jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])}
     if dropout_key is None:
-        return program.module.apply(cast, inputs, train=False, **options).astype(program.wide), [], {}
+        return program.module.apply(cast, inputs, train=False, **options).astype(program.param_dtype), [], {}
     if models.has_dropout(program.module):
         options["dropout_rate"] = dropout_rate
     logits, updated = program.module.apply(
         cast, inputs, train=True, rngs={"dropout": dropout_key}, mutable=["batch_stats", "auxiliary"], **options
     )
-    heads = [head.astype(program.wide) for head in jax.tree.leaves(updated.get("auxiliary", {}))]
-    return logits.astype(program.wide), heads, updated.get("batch_stats", {})
+    heads = [head.astype(program.param_dtype) for head in jax.tree.leaves(updated.get("auxiliary", {}))]
+    return logits.astype(program.param_dtype), heads, updated.get("batch_stats", {})

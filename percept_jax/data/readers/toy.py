@@ -1,12 +1,17 @@
-"""Tiny data sets of points in the plane, to teach with: a decision boundary can be drawn of what learns them."""
+"""TOYS: tiny data sets of points in the plane, to teach with: a decision boundary can be drawn of what learns them."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from percept_jax.data.dataset import Info
+from percept_jax.data.readers.base import ArraySource
+from percept_jax.data.spec import DatasetSpec, Feature
+
+# Images of the digits, uint8 `[examples, 8, 8, 1]`, and their labels.
+Digits = Callable[[], tuple[np.ndarray, np.ndarray]]
 
 _SIZES = {"train": 200, "validation": 100, "test": 100}
 
@@ -18,29 +23,29 @@ class Points(NamedTuple):
         features: what the two numbers are called.
         classes: a name for each label.
         splits: points of each split.
-        make: to points `[points, 2]` and labels `[points]`, all splits, from the data directory.
+        make: from the digits to points `[points, 2]` and labels `[points]` of all splits.
     """
 
     features: tuple[str, str]
     classes: tuple[str, ...]
     splits: dict[str, int]
-    make: Callable[[Path], tuple[np.ndarray, np.ndarray]]
+    make: Callable[[Digits], tuple[np.ndarray, np.ndarray]]
 
 
-def xnor(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+def xnor(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """The four cases of "both or neither", the same in every split: no line parts them (Minsky and Papert 1969)."""
     cases = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     return np.tile(cases, (3, 1)), np.tile([1, 0, 0, 1], 3)
 
 
-def blobs(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+def blobs(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """Two round clouds that a line parts, one on each side of x + y = 0: a perceptron ends there without a mistake."""
     noise, labels = _noise_and_labels(2, _SIZES)
     away = np.clip(noise, -1.6, 1.6)  # a cloud's centre is 2.8 from the line, its far corner 2.3
     return away + np.where(labels, 2, -2)[:, None], labels
 
 
-def moons(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+def moons(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """Two half circles that reach into each other, with noise of 0.15: what scikit-learn calls moons."""
     noise, labels = _noise_and_labels(3, _SIZES)
     angle = np.pi * (np.arange(len(labels)) % 97) / 96
@@ -48,14 +53,12 @@ def moons(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.where(labels[:, None], [1, 0.5] - upper, upper) + 0.15 * noise[:, :2], labels
 
 
-def digits_0_7(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+def digits_0_7(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """The digits 0 and 7 reduced to symmetry and intensity (Abu-Mostafa, Magdon-Ismail and Lin 2012, section 3.1).
 
     Symmetry is minus the mean difference between an image and its two mirror images, intensity the mean ink; ink is 0 to 1.
     """
-    from percept_jax.data.sources import describe, load
-
-    images, labels = load("digits", data_dir, describe("digits", data_dir).select(), 8)[1:3]
+    images, labels = digits()
     ink = images[..., 0].astype(np.float64) / 255
     symmetry = -(np.abs(ink - ink[:, :, ::-1]) + np.abs(ink - ink[:, ::-1])).mean((1, 2)) / 2
     chosen = np.isin(labels, (0, 7))
@@ -68,7 +71,7 @@ def _noise_and_labels(seed: int, splits: dict[str, int]) -> tuple[np.ndarray, np
     return draws.randn(count, 2), np.arange(count) % 2
 
 
-TEACHING: dict[str, Points] = {
+TOYS: dict[str, Points] = {
     "xnor": Points(("a", "b"), ("0", "1"), {"train": 4, "validation": 4, "test": 4}, xnor),
     "blobs": Points(("x", "y"), ("below", "above"), _SIZES, blobs),
     "moons": Points(("x", "y"), ("upper", "lower"), _SIZES, moons),
@@ -76,16 +79,38 @@ TEACHING: dict[str, Points] = {
 }
 
 
-def describe(name: str) -> Info:
-    """What is known of the points called `name`."""
-    points = TEACHING[name]
-    return Info((1, 1, 2), points.classes, points.splits, kind="points")
+def describe(name: str) -> DatasetSpec:
+    """Returns what is known of the points called `name`."""
+    points = TOYS[name]
+    features = {"point": Feature((1, 1, 2), "float32"), "label": Feature((), "int32")}
+    return DatasetSpec(features, points.classes, points.splits, input="point", kind="points")
 
 
-def read(name: str, info: Info, data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Points `[points, 1, 1, 2]`, float32, and labels of the splits in `info`, as in `Dataset`."""
-    sizes = TEACHING[name].splits
-    split = np.repeat(list(sizes), list(sizes.values()))
-    points, labels = TEACHING[name].make(data_dir)
-    wanted = np.isin(split, list(info.splits))
-    return points[wanted].reshape(-1, 1, 1, 2).astype(np.float32), labels[wanted].astype(np.int32)
+class Toy:
+    """Makes a named set of points. See `Reader`."""
+
+    cache_name, records = "", "records"
+
+    def __init__(self, name: str, digits: Digits):
+        """Names the points; some are made from the digits."""
+        self._name, self._digits = name, digits
+
+    @functools.cached_property
+    def _examples(self) -> tuple[np.ndarray, np.ndarray]:
+        points, labels = TOYS[self._name].make(self._digits)
+        return points.reshape(-1, 1, 1, 2).astype(np.float32), labels.astype(np.int32)
+
+    def describe(self) -> DatasetSpec:
+        """Returns what is known of the points, without making them."""
+        return describe(self._name)
+
+    def source(self, split: str) -> ArraySource:
+        """Returns the points `[1, 1, 2]` and the labels of a split."""
+        sizes = TOYS[self._name].splits
+        wanted = np.repeat(list(sizes), list(sizes.values())) == split
+        points, labels = self._examples
+        return ArraySource({"point": points[wanted], "label": labels[wanted]})
+
+    def files(self) -> dict[str, Path]:
+        """Returns nothing: points are made from no files of their own."""
+        return {}

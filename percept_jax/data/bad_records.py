@@ -8,8 +8,13 @@ from percept_jax.labels import in_a_line
 _SHOWN = 10
 
 
-def told(bad: Sequence[str], total: int, what: str) -> str:
-    """What is wrong with which of `total` images or records, in one line; the first ten, and how many there are."""
+def reason(error: Exception) -> str:
+    """Returns why an image or a record cannot be read, in one line."""
+    return getattr(error, "strerror", None) or in_a_line(str(error)) or "it takes more memory than there is"
+
+
+def summary(bad: Sequence[str], total: int, what: str) -> str:
+    """Returns what is wrong with which of `total` images or records, in one line: the first ten, and how many there are."""
     if len(bad) == 1:
         return in_a_line(bad[0])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
@@ -19,4 +24,4 @@ def told(bad: Sequence[str], total: int, what: str) -> str:
 def check(bad: Sequence[str], total: int, most: int, what: str) -> None:
     """Raises DataError where there are more bad ones than may be skipped."""
     if len(bad) > most:
-        raise DataError(told(bad, total, what) + (f"; more than --max_bad_records={most}" if most else ""))
+        raise DataError(summary(bad, total, what) + (f"; more than --max_bad_records={most}" if most else ""))

@@ -3,6 +3,7 @@
 What operating systems and storage devices leave beside images is passed over, and said; see `LITTER`.
 """
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -10,11 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from percept_jax.data.bad import check
-from percept_jax.data.dataset import Info
-from percept_jax.data.images import decode, header, resize
+from percept_jax.data.bad_records import check, reason
+from percept_jax.data.images import decode, header
+from percept_jax.data.readers.base import ReaderConfig
+from percept_jax.data.spec import DatasetSpec, image_spec
 from percept_jax.errors import DataError, UsageError
 from percept_jax.labels import in_a_line
 
@@ -76,40 +76,73 @@ def examples(root: Path, note: Callable[[str], None] | None = None) -> tuple[dic
     return {split: _spread(by_class, places[split]) for split, by_class in files.items()}, classes
 
 
-def describe(root: Path, max_bad: int = 0) -> Info:
-    """What is known of a folder from its files' names and headers. Raises UsageError and DataError, see `examples`.
+class ImageFolder:
+    """Reads a folder of images, a sub-folder a class. See `Reader`; errors are those of `examples` too."""
 
-    Up to `max_bad` images that cannot be read are left out; then every image is decoded, to know which they are. More of them are
-    a DataError, which lists them all.
-    """
-    files, classes = examples(root)
-    headers, bad = _tried(header, [path for paths in files.values() for path in paths])
-    total = len(headers) + len(bad)
-    if bad or max_bad:
-        bad |= _tried(lambda path: decode(path.read_bytes(), 3).shape, [*headers])[1]
-    check([bad[path] for path in sorted(bad)], total, max_bad, "images")
-    good = {path: found for path, found in headers.items() if path not in bad}
-    if lost := sorted({path.parent for path in bad} - {path.parent for path in good}):
-        raise DataError(f"{_shown(lost[0])}: no image in it can be read")
-    sizes = {found[:2] for found in good.values()}
-    height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
-    grey = all(channels == 1 for _, _, channels in good.values())
-    splits = {split: sum(path in good for path in paths) for split, paths in files.items()}
-    return Info((height, width, 1 if grey else 3), tuple(classes), splits)
+    records = "images"
+
+    def __init__(self, root: Path, data_dir: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
+        """Opens the folder `root`; `note` is told of litter that is passed over."""
+        self.root, self._max_bad, self._note = root, config.max_bad_records, note
+        self.cache_name = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
+
+    @functools.cached_property
+    def _examples(self) -> tuple[dict[str, list[Path]], list[str]]:
+        return examples(self.root, self._note)
+
+    def describe(self) -> DatasetSpec:
+        """Returns what is known of the folder from its files' names and headers.
+
+        Up to max_bad_records images that cannot be read are left out; then every image is decoded, to know which they are. More
+        of them are a DataError, which lists them all.
+        """
+        files, classes = self._examples
+        headers, bad = _tried(header, [path for paths in files.values() for path in paths])
+        total = len(headers) + len(bad)
+        if bad or self._max_bad:
+            bad |= _tried(lambda path: decode(path.read_bytes(), 3).shape, [*headers])[1]
+        check([bad[path] for path in sorted(bad)], total, self._max_bad, self.records)
+        good = {path: found for path, found in headers.items() if path not in bad}
+        if lost := sorted({path.parent for path in bad} - {path.parent for path in good}):
+            raise DataError(f"{_shown(lost[0])}: no image in it can be read")
+        sizes = {found[:2] for found in good.values()}
+        height, width = sizes.pop() if len(sizes) == 1 else (0, 0)
+        gray = all(channels == 1 for _, _, channels in good.values())
+        splits = {split: sum(path in good for path in paths) for split, paths in files.items()}
+        return image_spec((height, width, 1 if gray else 3), tuple(classes), splits)
+
+    def source(self, split: str) -> "_Files":
+        """Returns the images of a split and the labels that their folders are."""
+        files, classes = self._examples
+        return _Files(files[split], classes)
+
+    def files(self) -> dict[str, Path]:
+        """Returns the image files, by split, class and name."""
+        return {f"{split}/{path.parent.name}/{path.name}": path for split, paths in self._examples[0].items() for path in paths}
 
 
-def read(root: Path, info: Info, image_size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images and labels of the splits in `info`, as in `Dataset`, and what is wrong with the images that cannot be read."""
-    files, classes = examples(root)
-    paths = [path for split in info.splits for path in files[split]]
-    images, labels = np.empty((len(paths), image_size, image_size, info.shape[-1]), np.uint8), []
+class _Files:
+    """The images of one split."""
 
-    def take(path: Path) -> None:
-        images[len(labels)] = resize(decode(path.read_bytes(), info.shape[-1]), image_size, image_size)
-        labels.append(classes.index(path.parent.name))
+    def __init__(self, paths: Sequence[Path], classes: Sequence[str]):
+        self._paths, self._label = paths, {name: label for label, name in enumerate(classes)}
 
-    bad = _tried(take, paths)[1]
-    return images[: len(labels)], np.array(labels, np.int32), [*bad.values()]
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, indices: Sequence[int]) -> dict[str, list[Any]]:
+        paths = [self._paths[i] for i in indices]
+        return {"image": [_content(path) for path in paths], "label": [self._label[path.parent.name] for path in paths]}
+
+    def where(self, index: int) -> str:
+        return _shown(self._paths[index])
+
+
+def _content(path: Path) -> bytes | Exception:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return ValueError(f"a broken link, to {_shown(os.readlink(path))}") if _is_broken(path) else error
 
 
 def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Path, Any], dict[Path, str]]:
@@ -119,8 +152,7 @@ def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Pat
         try:
             good[path] = read(path)
         except (OSError, ValueError, MemoryError) as error:
-            said = getattr(error, "strerror", None) or in_a_line(str(error)) or "it takes more memory than there is"
-            bad[path] = _broken(path) if _is_broken(path) else f"{_shown(path)}: {said}"
+            bad[path] = _broken(path) if _is_broken(path) else f"{_shown(path)}: {reason(error)}"
     return good, bad
 
 

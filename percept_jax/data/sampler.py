@@ -11,7 +11,7 @@ def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     return np.argsort(draws, kind="stable").astype(np.int32)
 
 
-class Order:
+class Sampler:
     """The order in which one trial sees its training examples: epoch after epoch without a gap between them."""
 
     def __init__(self, seed: int, examples: int, batch_size: int):

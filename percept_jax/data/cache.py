@@ -1,0 +1,187 @@
+"""The examples of a data set, read into memory; images are decoded and resized once, into a checksummed cache."""
+
+import contextlib
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+
+from percept_jax import deletion, files
+from percept_jax.data import images
+from percept_jax.data.bad_records import check, reason, summary
+from percept_jax.data.images import decode, resize
+from percept_jax.data.readers.base import Reader, ReaderConfig
+from percept_jax.data.spec import Dataset, DatasetSpec
+from percept_jax.errors import StorageError
+
+BLOCK = 1000  # examples at a time
+LARGE = 1 << 26  # bytes of data whose checksum is worth keeping
+
+
+class _MadeFrom(NamedTuple):
+    """What a cache is made from: files by name, size and time of change, and their checksum, where it is known."""
+
+    stamp: str
+    checksum: str
+
+
+class _Examples(NamedTuple):
+    """Features by name, each an array `[examples, ...]`, and what is wrong with the examples that cannot be read."""
+
+    columns: dict[str, np.ndarray]
+    bad: list[str]
+
+
+def load(
+    reader: Reader,
+    spec: DatasetSpec,
+    image_size: int,
+    config: ReaderConfig,
+    folder: Path,
+    checksum: str = "",
+    note: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Returns the splits that `spec` names; images resized to `image_size` pixels a side, out of the cache if they are there.
+
+    Args:
+        reader: of the data set.
+        spec: of it, with its index.
+        image_size: pixels a side; sequences and points have none.
+        config: how many bad examples are skipped, and whether a cache is made anew.
+        folder: where caches are.
+        checksum: of the data set's content, where it is known.
+        note: is told what was passed over.
+
+    Raises:
+        DataError: more examples cannot be read than may be skipped, or a split cannot be read at all.
+    """
+    if not reader.cache_name:
+        found = _read(reader, spec, image_size)
+    else:
+        made_from = _MadeFrom(_stamp(reader), checksum)
+        path = folder / f"{reader.cache_name}-{'-'.join(spec.splits)}-{image_size}.safetensors"
+        kept = None if config.fresh_cache else _kept(path, made_from, spec)
+        found = kept or _read(reader, spec, image_size)
+        total = len(next(iter(found.columns.values()))) + len(found.bad)
+        check(found.bad, total, config.max_bad_records, reader.records)
+        if found.bad and note:
+            note(f"skipped, as --max_bad_records allows: {summary(found.bad, total, reader.records)}")
+        if not kept:
+            _keep(path, found, made_from)
+    return Dataset(spec, found.columns)
+
+
+def _read(reader: Reader, spec: DatasetSpec, image_size: int) -> _Examples:
+    """The splits of `spec`, one after the other; of those that can be read, images are decoded and resized."""
+    sources = {split: reader.source(split) for split in spec.splits}
+    if spec.kind != "images":
+        blocks = [source.read(range(len(source))) for source in sources.values()]
+        return _Examples({name: np.concatenate([block[name] for block in blocks]) for name in spec.features}, [])
+    count, channels = sum(map(len, sources.values())), spec.shape[-1]
+    pixels, bad = np.empty((count, image_size, image_size, channels), np.uint8), []
+    others: dict[str, list[Any]] = {name: [] for name in spec.features if name != "image"}
+    done = 0
+    for source in sources.values():
+        for first in range(0, len(source), BLOCK):
+            block = source.read(range(first, min(first + BLOCK, len(source))))
+            for i, encoded in enumerate(block["image"]):
+                try:
+                    image = resize(_decoded(encoded, channels), image_size, image_size)
+                    _check_label(block["label"][i], spec.classes)
+                except (OSError, ValueError, MemoryError) as error:
+                    bad.append(f"{source.where(first + i)}: {reason(error)}")
+                    continue
+                pixels[done] = image
+                done += 1
+                for name, column in others.items():
+                    column.append(block[name][i])
+    columns = {name: np.array(column, spec.features[name].dtype) for name, column in others.items()}
+    return _Examples({"image": pixels[:done], **columns}, bad)
+
+
+def _decoded(image: bytes | np.ndarray | Exception, channels: int) -> np.ndarray:
+    if isinstance(image, Exception):
+        raise image
+    return image if isinstance(image, np.ndarray) else decode(image, channels)
+
+
+def _check_label(label: int, classes: Sequence[str]) -> None:
+    if not 0 <= label < len(classes):
+        raise ValueError(f"label {label}, but there are {len(classes)} classes")
+
+
+def _keep(path: Path, found: _Examples, made_from: _MadeFrom) -> None:
+    """Writes a cache. In a folder that is only read there is none: examples are decoded again next time."""
+    with contextlib.suppress(StorageError), files.locked(path.parent / ".lock", wait=True) as lock:
+        deletion.delete_temporaries(lock, path.parent, re.compile(re.escape(path.name)))
+        files.write_arrays(path, found.columns, {**made_from._asdict(), "bad": found.bad})
+
+
+def _kept(path: Path, made_from: _MadeFrom, spec: DatasetSpec) -> _Examples | None:
+    """What a cache holds; None where it is absent, damaged, or of other files."""
+    try:
+        arrays, meta = files.read_arrays(path)
+        if meta["stamp"] == made_from.stamp and made_from.checksum in ("", meta["checksum"]):
+            return _Examples({name: arrays[name] for name in spec.features}, list(meta["bad"]))
+    except (StorageError, KeyError, TypeError):
+        pass
+    return None
+
+
+def _stamp(reader: Reader) -> str:
+    """A checksum of the names, sizes and times of change of a reader's files, and of the code that reads them."""
+    rows = [(str(path), *status(path)) for path in reader.files().values()]
+    code = [Path(file).read_bytes() for file in (images.__file__, __file__, inspect.getfile(type(reader)))]
+    return hashlib.sha256(repr((rows, PIL.__version__, code)).encode()).hexdigest()
+
+
+def status(path: Path) -> tuple[int, int]:
+    """Returns size in bytes and time of change in nanoseconds; zeros where nothing can be reached, as behind a broken link."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def fingerprint(reader: Reader, kind: str, folder: Path, fresh: bool) -> str:
+    """Returns 16 hexadecimal digits of the content of a reader's files, wherever they are.
+
+    Large data are read once: the digits are kept in `folder`, while the files have the same paths, sizes and times of change,
+    unless `fresh`. Raises UsageError where the data are not there, DataError where they cannot be read.
+    """
+    parts = reader.files()
+    rows = [(name.encode(errors="surrogateescape").hex(), str(path), *status(path)) for name, path in sorted(parts.items())]
+    key = hashlib.sha256(repr(rows).encode()).hexdigest()
+    path = folder / f"{kind}-{key[:32]}.json"
+    if not fresh:
+        # Absent or damaged: it can be made again.
+        with contextlib.suppress(StorageError):
+            found = files.read_json(path)
+            if isinstance(found, dict) and found.get("key") == key and re.fullmatch("[0-9a-f]{16}", str(found.get("content"))):
+                return found["content"]
+    content = _content(parts)
+    if sum(row[2] for row in rows) >= LARGE:
+        # A folder that is only read: the data are read again next time.
+        with contextlib.suppress(StorageError):
+            files.write_json(path, {"key": key, "content": content})
+    return content
+
+
+def _content(parts: Mapping[str, Path]) -> str:
+    """A digest of files by their names; one that cannot be read counts as such, and is named when it is decoded."""
+    state = hashlib.sha256()
+    for name, path in sorted(parts.items()):
+        encoded = name.encode(errors="surrogateescape")
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+        except OSError:
+            digest = b"unreadable"
+        state.update(b"%d:%b%d:%b" % (len(encoded), encoded, len(digest), digest))
+    return state.hexdigest()[:16]

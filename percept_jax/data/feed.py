@@ -1,0 +1,77 @@
+"""What a step is given: the examples, and where among them its batch is."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jax import Array
+
+from percept_jax.data.sampler import Sampler
+from percept_jax.data.spec import Dataset
+
+BATCH = 512  # examples at a time in an evaluation, at most
+PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are fewer
+
+
+class Data(NamedTuple):
+    """Examples on a device, and how they are normalized.
+
+    Attributes:
+        features: by name, each `[examples, ...]`, as in `Dataset`.
+        mean, inv_std: `[channels]`; a model sees `(image - mean) * inv_std`; empty for tokens.
+        components: `[channels, channels]`, the principal components of the training pixels, for --pca_color.
+        target_mean, target_inv_std: `[features]`, the same for targets that are values; else empty.
+    """
+
+    features: Mapping[str, Array]
+    mean: Array
+    inv_std: Array
+    components: Array
+    target_mean: Array
+    target_inv_std: Array
+
+
+class ResidentFeed:
+    """Feeds from a data set that is on the devices as a whole: a step gathers its batch by index.
+
+    A feed is called as `feed(step) -> (data, index)`, and split by split for an evaluation.
+    """
+
+    def __init__(self, data: Data, index: Mapping[str, np.ndarray], samplers: Sequence[Sampler], batch: int):
+        """Takes what is on the devices.
+
+        Args:
+            data: the examples, placed.
+            index: where those to train, validate and test on are.
+            samplers: of each trial.
+            batch: examples at a time in an evaluation.
+        """
+        self.data, self._index, self._samplers, self._batch = data, index, samplers, batch
+
+    def __call__(self, step: int) -> tuple[Data, np.ndarray]:
+        """Returns the examples, and the indices `[trials, batch]` of those of a training step, counted from 0."""
+        return self.data, self._index["train"][np.stack([sampler(step) for sampler in self._samplers])]
+
+    def split(self, name: str) -> Iterator[tuple[Data, np.ndarray]]:
+        """Yields the examples, and indices `[batch]`, until each example of a split was there once; see `batches`."""
+        return batches(self.data, self._index[name], self._batch)
+
+    def nothing(self) -> Iterator[tuple[Data, np.ndarray]]:
+        """Yields one batch of no examples, to compile an evaluation with."""
+        return batches(self.data, self._index["train"][:0], self._batch)
+
+
+def batches(data: Data, index: np.ndarray, batch: int) -> Iterator[tuple[Data, np.ndarray]]:
+    """Yields data and index, `batch` numbers at a time; -1 fills up the last batch. There is always one."""
+    padded = np.full(max(1, math.ceil(len(index) / batch)) * batch, -1, np.int32)
+    padded[: len(index)] = index
+    for part in padded.reshape(-1, batch):
+        yield data, part
+
+
+def evaluation_batch_size(dataset: Dataset, devices: int) -> int:
+    """Returns examples in one call of an evaluation step: the same for each held-out split, and a multiple of the devices."""
+    held_out = max(len(index) for role, index in dataset.spec.index.items() if role != "train")
+    most = max(1, min(BATCH, PIXELS // math.prod(dataset.inputs.shape[1:])))
+    return math.ceil(min(held_out, most) / devices) * devices

@@ -1,0 +1,89 @@
+"""Reader: where the examples of a data set come from. One reader a format."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from percept_jax.data.spec import DatasetSpec
+
+
+class ReaderConfig(NamedTuple):
+    """How data are read.
+
+    Attributes:
+        sequence_length: characters of a text in one example.
+        ahead: a target for each time step of a series: its value so many steps later; 0: none.
+        horizon: the last so many time steps of a series are the target, those before them the input; 0: none.
+        max_bad_records: images or records that cannot be read, and are skipped.
+        fresh_cache: whether files are read again, whatever is kept of them.
+    """
+
+    sequence_length: int = 128
+    ahead: int = 0
+    horizon: int = 0
+    max_bad_records: int = 0
+    fresh_cache: bool = False
+
+
+class Source(Protocol):
+    """The examples of one split, by number."""
+
+    def __len__(self) -> int:
+        """How many there are, those that cannot be read among them."""
+        ...
+
+    def read(self, indices: Sequence[int]) -> Mapping[str, Sequence[Any]]:
+        """Returns the features of some examples, a column each.
+
+        Images are left encoded, as bytes. An exception in place of an image says why the example cannot be read. Raises DataError
+        where the split as a whole cannot be read.
+        """
+        ...
+
+    def where(self, index: int) -> str:
+        """Returns where an example is, for a message: a path, or a record of a folder."""
+        ...
+
+
+class Reader(Protocol):
+    """A data set in one format.
+
+    Attributes:
+        cache_name: what the decoded images are kept under in the data directory; empty where nothing has to be decoded.
+        records: what its messages call an example: "images" or "records".
+    """
+
+    cache_name: str
+    records: str
+
+    def describe(self) -> DatasetSpec:
+        """Returns what is known of the data set, examples that can be read only. Raises UsageError and DataError."""
+        ...
+
+    def source(self, split: str) -> Source:
+        """Returns the examples of a split. Raises DataError where it cannot be read."""
+        ...
+
+    def files(self) -> Mapping[str, Path]:
+        """Returns what the examples are made from, by names that do not depend on where the data set is."""
+        ...
+
+
+class ArraySource:
+    """A `Source` of arrays in memory."""
+
+    def __init__(self, columns: Mapping[str, np.ndarray]):
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def read(self, indices: Sequence[int]) -> Mapping[str, Sequence[Any]]:
+        """Returns the features of some examples."""
+        return {name: column[np.asarray(indices)] for name, column in self._columns.items()}
+
+    def where(self, index: int) -> str:
+        """Returns the number of an example."""
+        return f"example {index}"

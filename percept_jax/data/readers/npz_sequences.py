@@ -1,0 +1,165 @@
+"""npz:PATH, arrays of sequences: checked, and brought into the form of `Part`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from percept_jax.data.formats import npz
+from percept_jax.data.readers.base import ReaderConfig
+from percept_jax.errors import UsageError
+
+# Different tokens, where there are not more tokens than that.
+MOST_TOKENS = 65_536
+SPLITS = ("train", "validation", "val", "valid", "dev", "test")
+
+
+class Part(NamedTuple):
+    """The examples of one split.
+
+    Attributes:
+        inputs: float32 values `[examples, time, features]`, or int32 tokens `[examples, time]`; 0 beyond an example's end.
+        targets: int32 labels `[examples]` or `[examples, time]`, -1 where there is none; or float32 values `[examples, features]`
+            or `[examples, time, features]`, not a number where there is none.
+        lengths: int32 `[examples]`, the time steps of each example.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    lengths: np.ndarray
+
+
+class Content(NamedTuple):
+    """What a file of sequences holds: its splits, a name for each label, what each token stands for."""
+
+    parts: dict[str, Part]
+    classes: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+def read_npz(path: Path, config: ReaderConfig) -> Content:
+    """Returns what an .npz file holds. Raises ValueError, naming the array."""
+    arrays = npz.read(path)
+    if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "USiu"):
+        raise ValueError(f"classes is {arrays['classes'].dtype} {list(arrays['classes'].shape)}, not a name for each class")
+    names = [split for split in SPLITS if f"x_{split}" in arrays]
+    if "train" not in names:
+        raise ValueError(f"no x_train; it has {', '.join(arrays) or 'nothing'}")
+    parts = {split: _npz_part(arrays, split, config) for split in names}
+    kinds = {(p.inputs.dtype, p.inputs.shape[2:], p.targets.dtype, p.targets.ndim, p.targets.shape[2:]) for p in parts.values()}
+    if len(kinds) > 1:
+        raise ValueError("arrays of the splits differ in more than examples and time")
+    tokens = np.issubdtype(parts["train"].inputs.dtype, np.integer)
+    words = tuple(map(str, range(1 + max(int(p.inputs.max()) for p in parts.values())))) if tokens else ()
+    classes: tuple[str, ...] = ()
+    if np.issubdtype(parts["train"].targets.dtype, np.integer):
+        classes = _classes({split: part.targets for split, part in parts.items()}, arrays.get("classes"))
+        if parts["train"].targets.ndim == 1:
+            parts = {split: _spread(part) for split, part in parts.items()}
+    return Content(parts, classes, words)
+
+
+def _classes(targets: Mapping[str, np.ndarray], names: np.ndarray | None) -> tuple[str, ...]:
+    """The classes' names, those of `names` or numbers. Raises ValueError for a label without a name, or that train has not."""
+    count = 1 + max(int(labels.max()) for labels in targets.values())
+    if not count:
+        raise ValueError("train has no target")
+    classes = tuple(range(count)) if names is None else tuple(names.tolist())
+    classes = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes)
+    if len(classes) < count:
+        raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
+    if len(set(classes)) < len(classes) or not all(classes):
+        raise ValueError("classes has a name twice, or an empty one")
+    known = np.unique(targets["train"])
+    for split, labels in targets.items():
+        new = np.setdiff1d(labels[labels >= 0], known)
+        if len(new):
+            raise ValueError(f"{split} has a class {classes[new[0]]!r} that train has not")
+    if names is None and len(missing := np.setdiff1d(np.arange(count), known)):
+        hint = "; labels are 0 to classes - 1" if missing[0] == 0 and len(missing) == 1 else ", or give their names as classes"
+        raise ValueError(f"y_train has labels up to {count - 1}, but no {missing[0]}{hint}")
+    return classes
+
+
+def are_lengths(lengths: np.ndarray, x: np.ndarray) -> bool:
+    """Returns whether these are the lengths of sequences `x [examples, time, ...]`."""
+    return lengths.shape == x.shape[:1] and lengths.dtype.kind in "iu" and 1 <= lengths.min() <= lengths.max() <= x.shape[1]
+
+
+def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig) -> Part:
+    x = arrays[f"x_{split}"]
+    tokens = np.issubdtype(x.dtype, np.integer)
+    if x.ndim != (2 if tokens else 3) or x.dtype.kind not in "fiu" or 0 in x.shape:
+        raise ValueError(f"x_{split} is {x.dtype} {list(x.shape)}, not float [examples, time, features] or int [examples, time]")
+    lengths = arrays.get(f"len_{split}", np.full(len(x), x.shape[1]))
+    if not are_lengths(lengths, x):
+        raise ValueError(f"len_{split} is not a whole number from 1 to {x.shape[1]} for each of {len(x)} examples")
+    lengths = lengths.astype(np.int32)
+    if config.ahead or config.horizon:
+        x, y, lengths = _forecast(x, lengths, config)
+    else:
+        if f"y_{split}" not in arrays:
+            raise ValueError(f"no y_{split}; without it, give --ahead or --horizon to forecast x_{split}")
+        y = arrays[f"y_{split}"]
+    labels = np.issubdtype(y.dtype, np.integer)
+    _check_targets(f"y_{split}", y, x)
+    real = np.arange(x.shape[1]) < lengths[:, None]  # beyond is padding, which may be anything
+    a_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not config.horizon
+    if tokens:
+        most = max(MOST_TOKENS, x.size) - 1
+        x = npz.to_int32(np.where(real, x, 0), f"x_{split}", 0, most)
+    else:
+        x = npz.to_float32(x, f"x_{split}", real[:, :, None])
+    if labels:
+        names = arrays.get("classes")
+        most = (len(names) if names is not None else y.size) - 1
+        y = npz.to_int32(np.where(real, y, -1) if a_step else y, f"y_{split}", 1 - y.ndim, most)
+    else:
+        y = npz.to_float32(y, f"y_{split}", real[:, :, None] if a_step else None)
+    x[~real] = 0  # also where a shorter series has its targets
+    if a_step:
+        y[~real] = -1 if labels else np.nan  # a target a step: none beyond the last one
+    return Part(x, y, lengths)
+
+
+def _check_targets(name: str, y: np.ndarray, x: np.ndarray) -> None:
+    """Raises ValueError unless there is a target of a kind that can be learned for each example."""
+    labels = np.issubdtype(y.dtype, np.integer)
+    if len(y) == len(x) and y.dtype.kind in "fiu" and y.ndim in ((1, 2) if labels else (2, 3)):
+        if labels and y.ndim == 2 and y.shape[1] == 1 != x.shape[1]:
+            raise ValueError(f"{name} is {y.dtype} {list(y.shape)}: for a label an example make it [examples], {name}[:, 0]")
+        return
+    hint = ""
+    if y.dtype.kind in "SU":
+        hint = f"; labels are numbers: classes, {name} = numpy.unique(names, return_inverse=True)"
+    elif y.dtype.kind == "f" and y.ndim == 1:
+        hint = f"; for labels make it whole numbers, {name}.astype(int), for values [examples, 1], {name}[:, None]"
+    elif y.ndim and len(y) != len(x):
+        hint = f"; there are {len(x)} examples"
+    wanted = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
+    raise ValueError(f"{name} is {y.dtype} {list(y.shape)}, not {wanted}{hint}")
+
+
+def _forecast(x: np.ndarray, lengths: np.ndarray, config: ReaderConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    steps = config.ahead or config.horizon
+    flag = "ahead" if config.ahead else "horizon"
+    if config.ahead and config.horizon:
+        raise UsageError("give --ahead or --horizon, not both", "horizon")
+    if lengths.min() <= steps:
+        raise UsageError(f"the shortest series has {lengths.min()} steps", flag)
+    if config.ahead:
+        return x[:, :-steps], x[:, steps:], lengths - steps
+    last = (lengths - steps)[:, None] + np.arange(steps)
+    return x[:, :-steps], x[np.arange(len(x))[:, None], last], lengths - steps
+
+
+def _spread(part: Part) -> Part:
+    """Examples in an order in which each slice has every class in its share; files are often sorted by class."""
+    draws = np.random.RandomState(0).permutation(len(part.targets))  # its stream is frozen
+    place = np.empty(len(part.targets))
+    for label in np.unique(part.targets):
+        here = draws[part.targets[draws] == label]
+        place[here] = (np.arange(len(here)) + 0.5) / len(here)
+    order = np.lexsort((part.targets, place))
+    return Part(*(array[order] for array in part))

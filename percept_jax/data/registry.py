@@ -1,0 +1,226 @@
+"""READERS: data set name -> Reader, and through it what is known of a data set, and its examples.
+
+A name is that of points to teach with, of a TFDS folder in the data directory, or KIND:PATH for data of one's own; then
+KIND:PATH#CHECKSUM means the content, wherever it is. To add a format, write its reader in a file, and add a line to READERS.
+"""
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from percept_jax.checks import unknown
+from percept_jax.data import cache
+from percept_jax.data.readers import tfds, toy
+from percept_jax.data.readers.base import Reader, ReaderConfig
+from percept_jax.data.readers.image_folder import ImageFolder
+from percept_jax.data.readers.sequence_files import SequenceFile
+from percept_jax.data.readers.tfds import TfdsFolder
+from percept_jax.data.spec import Dataset, DatasetSpec, image_spec
+from percept_jax.errors import DataError, UsageError
+from percept_jax.paths import user_path
+
+Note = Callable[[str], None] | None
+
+
+class Kind(NamedTuple):
+    """A format of data of one's own.
+
+    Attributes:
+        reader: (path, data directory, how it is read, what is told of files that are passed over) to a reader.
+        is_folder: whether the path is that of a folder, rather than of a file, which is looked for in the data directory too.
+    """
+
+    reader: Callable[[Path, Path, ReaderConfig, Note], Reader]
+    is_folder: bool = False
+
+
+def _sequences(kind: str) -> Callable[[Path, Path, ReaderConfig, Note], Reader]:
+    return lambda path, data_dir, config, note: SequenceFile(kind, path, config)
+
+
+READERS: dict[str, Kind] = {
+    "folder": Kind(ImageFolder, is_folder=True),
+    "npz": Kind(_sequences("npz")),
+    "tagged": Kind(_sequences("tagged")),
+    "text": Kind(_sequences("text")),
+}
+
+ARRAYS = "arrays-"
+DIGITS = image_spec((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0")
+# What `prepare` can put into a TFDS folder, as far as one must know it before it is there.
+PREPARABLE: dict[str, DatasetSpec] = {
+    name: image_spec(shape, tuple(map(str, range(classes))), {"train": train, "test": 10_000})
+    for name, shape, classes, train in (
+        ("mnist", (28, 28, 1), 10, 60_000),
+        ("fashion_mnist", (28, 28, 1), 10, 60_000),
+        ("kmnist", (28, 28, 1), 10, 60_000),
+        ("cifar10", (32, 32, 3), 10, 50_000),
+        ("cifar100", (32, 32, 3), 100, 50_000),
+    )
+}
+IMAGENET = image_spec((0, 0, 3), tuple(map(str, range(1000))), {"train": 1_281_167, "validation": 50_000})
+
+
+def describe(name: str, data_dir: Path, absent_too: bool = False, config: ReaderConfig | None = None) -> DatasetSpec:
+    """Returns what is known of a data set; `config` says how it is read.
+
+    Raises UsageError where it is not there, with the command that prepares it; unless `absent_too`, and it is known well enough.
+    """
+    if name == "digits":
+        # Without a look at its folder, which is prepared on first use.
+        return DIGITS
+    known = PREPARABLE | {"imagenet2012": IMAGENET}
+    if absent_too and name in known and not is_prepared(name, data_dir):
+        return known[name]
+    return open_reader(name, data_dir, config or ReaderConfig()).describe()
+
+
+def load(
+    name: str, data_dir: Path, spec: DatasetSpec, image_size: int, config: ReaderConfig | None = None, note: Note = None
+) -> Dataset:
+    """Returns the splits of a data set that `spec` names; images are resized to `image_size` pixels a side.
+
+    Raises UsageError as `describe`; DataError for examples that cannot be read, see `cache.load`, or that are not those of
+    `spec`; StorageError where a folder cannot be written.
+    """
+    if name == "digits" and not is_prepared(name, data_dir):
+        from percept_jax.data.prepare import prepare
+
+        prepare(name, data_dir)
+    config = config or ReaderConfig()
+    reader = open_reader(name, data_dir, config, note)
+    dataset = cache.load(reader, spec, image_size, config, data_dir / "cache", parts(name)[2], note)
+    if len(dataset.inputs) != sum(spec.splits.values()):
+        raise DataError(f"{name}: {len(dataset.inputs)} examples, not {sum(spec.splits.values())}")
+    return dataset
+
+
+def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = None) -> Reader:
+    """Returns the reader of a data set that is there; `note` is told of files that are passed over. Raises UsageError."""
+    if name in toy.TOYS:
+        return toy.Toy(name, functools.partial(_digits, data_dir))
+    kind = parts(name)[0]
+    if kind:
+        return READERS[kind].reader(path_of(name, data_dir), data_dir, config, note)
+    if folder := tfds.find(name, data_dir):
+        return TfdsFolder(folder, data_dir, config)
+    if name in PREPARABLE:
+        command = f"./launch.sh prepare {name} --data_dir={data_dir}"
+        raise UsageError(f"{name} is not in {data_dir}; type: {command} (with --from=DIR if you have its files)", "dataset")
+    if name.startswith(ARRAYS):
+        raise UsageError("trained on arrays of a program, which are not here", "dataset")
+    known = ["digits", *toy.TOYS, *PREPARABLE]
+    kinds = [f"{kind}:" for kind in READERS]
+    raise UsageError(
+        f"{unknown(name, known)}; or a TFDS folder in {data_dir}, or {', '.join(kinds[:-1])} or {kinds[-1]}PATH", "dataset"
+    )
+
+
+def _digits(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of the digits, all splits."""
+    examples = load("digits", data_dir, DIGITS.select(), 8).examples
+    return examples["image"], examples["label"]
+
+
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Returns whether a data set needs no preparation, or has been prepared in `data_dir`."""
+    return name in toy.TOYS or bool(parts(name)[0]) or tfds.find(name, data_dir) is not None
+
+
+def parts(name: str) -> tuple[str, str, str]:
+    """Returns kind, path and checksum of KIND:PATH#CHECKSUM; the last is empty where it has none, all are for another name."""
+    kind, colon, rest = name.partition(":")
+    if not colon or kind not in READERS:
+        return "", "", ""
+    path, checksum = re.fullmatch(r"(.*?)(?:#([0-9a-f]{16}))?", rest, re.DOTALL).groups()
+    return kind, path, checksum or ""
+
+
+def plain(name: str) -> str:
+    """Returns the name without a checksum."""
+    kind, path, _ = parts(name)
+    return f"{kind}:{path}" if kind else name
+
+
+def path_of(name: str, data_dir: Path) -> Path:
+    """Returns the file or folder that KIND:PATH means. Raises UsageError where there is no such file, or the path cannot be."""
+    kind, path, _ = parts(name)
+    if not path:
+        raise UsageError(f"needs a path: {kind}:PATH", "dataset")
+    place = user_path(path, "dataset")
+    if READERS[kind].is_folder:
+        return _absolute(place)
+    found = next((p for p in (place, data_dir / path, data_dir / Path(path).name) if os.path.isfile(p)), None)
+    if found is None:
+        raise UsageError(f"there is no file {path}, neither here nor in {data_dir}", "dataset")
+    return _absolute(found)
+
+
+def _absolute(path: Path) -> Path:
+    """The path from the root, its links as they are; without `..`, unless that leads somewhere else behind a link."""
+    straight = os.path.abspath(path)
+    return Path(straight) if os.path.realpath(straight) == os.path.realpath(path) else path.absolute()
+
+
+def located(name: str, data_dir: Path) -> str:
+    """Returns the name with its path made absolute, links and a checksum kept: the same data wherever one is.
+
+    The data need not be there. Raises UsageError for a path that cannot be.
+    """
+    kind, path, checksum = parts(name)
+    if not kind:
+        return name
+    place = user_path(path, "dataset") if path else None
+    with contextlib.suppress(UsageError) if path else contextlib.nullcontext():
+        place = path_of(name, data_dir)
+    return f"{kind}:{_absolute(place)}" + (checksum and f"#{checksum}")
+
+
+def fingerprint(name: str, data_dir: Path, fresh: bool = False) -> str:
+    """Returns 16 hexadecimal digits of the content behind KIND:PATH, see `cache.fingerprint`; "" for another name."""
+    kind = parts(name)[0]
+    return cache.fingerprint(open_reader(name, data_dir, ReaderConfig()), kind, data_dir / "cache", fresh) if kind else ""
+
+
+def identified(name: str, data_dir: Path, fresh: bool = False) -> str:
+    """Returns KIND:PATH with the checksum of the data behind it; another name as it is.
+
+    Where it has one, and the data are not there, it stays as it is. Raises UsageError where they are not there and it has none,
+    or where the data have another one.
+    """
+    kind, path, checksum = parts(name)
+    if not kind:
+        return name
+    try:
+        found = fingerprint(name, data_dir, fresh)
+    except UsageError:
+        if checksum and not is_there(name, data_dir):
+            return name
+        raise
+    if checksum and found != checksum:
+        raise UsageError(f"{path} has other data than those that were meant (their checksum is not {checksum})", "dataset")
+    return f"{kind}:{path}#{found}"
+
+
+def is_there(name: str, data_dir: Path) -> bool:
+    """Returns whether there is a file or folder where a name's path leads. Raises UsageError for a path that cannot be."""
+    if READERS[parts(name)[0]].is_folder:
+        return os.path.isdir(path_of(name, data_dir))
+    try:
+        return bool(path_of(name, data_dir))
+    except UsageError:
+        return False
+
+
+def short_name(name: str) -> str:
+    """Returns a name for a folder under runs/."""
+    kind, path, _ = parts(name)
+    if not kind:
+        return name.replace("/", "_").replace(":", "_")
+    return _absolute(user_path(path, "dataset")).name if READERS[kind].is_folder else Path(path).stem
