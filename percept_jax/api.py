@@ -24,7 +24,7 @@ from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.preflight import absolute, check, default_name, describe_data, load_data, located, reader_config, select
 from percept_jax.training.program import Program, make_program
-from percept_jax.training.progress import Reporter
+from percept_jax.training.reporter import Reporter
 from percept_jax.training.run_dir import RunDir, data_path, finished_before, refuse_strangers, run_path
 from percept_jax.training.step import generate_step, predict_step
 from percept_jax.training.trial import Trial

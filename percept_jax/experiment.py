@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 import numpy as np
 
 from percept_jax import models
-from percept_jax.checks import check_text, check_type, check_within
 from percept_jax.errors import UsageError
+from percept_jax.validation import check_text, check_type, check_within
 
 Role = Literal["static", "traced", "infra"]
 

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from percept_jax import files
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 
 real = files.write_bytes
 

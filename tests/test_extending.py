@@ -7,7 +7,7 @@ import pytest
 from extensions.counting import COUNTING
 
 from percept_jax import load
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data.images import encode_png
 from percept_jax.tasks import TASKS
 

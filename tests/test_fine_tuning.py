@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from percept_jax import Experiment, load, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.errors import UsageError
 from percept_jax.training import checkpoint
 

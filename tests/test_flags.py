@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percept_jax.__main__ import OPTIONS, main, parse
+from percept_jax.cli.commands import OPTIONS
+from percept_jax.cli.flagfile import FREE_TEXT
+from percept_jax.cli.main import main
+from percept_jax.cli.request import parse
 from percept_jax.data.registry import parts
 from percept_jax.errors import UsageError
 from percept_jax.experiment import TYPES, Experiment
-from percept_jax.flagfile import FREE_TEXT
 from percept_jax.training.identity import flag_lines
 from percept_jax.training.optim import OPTIMIZERS, SCHEDULES
 
@@ -627,7 +629,7 @@ def nonsense(random):
 @pytest.mark.parametrize("cases", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_nonsense_is_refused_in_one_line(cases, tmp_path, monkeypatch, capsys):
     """In files and on command lines: understood or refused, soon, with one line and without a traceback; nothing is run."""
-    monkeypatch.setattr("percept_jax.__main__.run", lambda request: {})
+    monkeypatch.setattr("percept_jax.cli.main.run", lambda request, began: {})
     monkeypatch.chdir(tmp_path)
     random = Random(cases)
     for _ in range(cases):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from percept_jax import load, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data import cache, registry
 from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.errors import DataError, StorageError, UsageError

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from percept_jax.__main__ import OPTIONS, main, parse
+from percept_jax.cli.commands import OPTIONS
+from percept_jax.cli.main import main
+from percept_jax.cli.request import parse
 from percept_jax.errors import UsageError
 from percept_jax.experiment import KNOBS
-from percept_jax.request import SweepRequest
+from percept_jax.sweeps.request import SweepRequest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*ROOT.glob("experiments/*.flags"), *ROOT.glob("experiments/*.sweep")])

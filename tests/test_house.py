@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "percept_jax"
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 PURE = [
-    "experiment.py", "checks.py", "metrics.py", "data/sampler.py", "data/spec.py", "data/feed.py", "data/splits.py",
+    "experiment.py", "validation.py", "metrics.py", "settings.py", "data/sampler.py", "data/spec.py", "data/feed.py", "data/splits.py",
     "data/augment.py",
     "sweeps/spec.py", "sweeps/factors.py", "sweeps/plan.py", "sweeps/statistics.py",
     "training/optim.py", "training/program.py", "training/batch.py", "training/step.py",
@@ -37,7 +37,6 @@ def test_pure_rooms_import_only_pure_rooms(name):
     standard = set(sys.stdlib_module_names) - {"os", "pathlib", "logging", "time", "shutil", "tempfile", "io"}
     ours = {"percept_jax." + other.removesuffix(".py").replace("/", ".") for other in [*PURE, "errors.py"]}
     ours |= {"percept_jax", "percept_jax.models", "percept_jax.tasks", "percept_jax.sweeps", "percept_jax.sweeps.comparison"}
-    ours |= {"percept_jax.flagfile"} if name.startswith("sweeps/") else set()  # for what a setting is
     for module in imports(SOURCES[name]):
         assert module.split(".")[0] in standard | {"jax", "flax", "optax", "numpy", "scipy"} or module in ours, module
     assert "open(" not in SOURCES[name]
@@ -45,7 +44,7 @@ def test_pure_rooms_import_only_pure_rooms(name):
 
 
 def test_absl_pmap_and_pickle_are_where_they_belong():
-    assert [name for name, source in SOURCES.items() if any(m.startswith("absl") for m in imports(source))] == ["__main__.py"]
+    assert [name for name, source in SOURCES.items() if any(m.startswith("absl") for m in imports(source))] == ["cli/flags.py"]
     assert [name for name, source in SOURCES.items() if "jax.pmap(" in source] == ["training/parallel.py"]
     for name, source in SOURCES.items():
         assert not re.search(r"\bpickle\b|\byaml\.load|\blax\.map\b", source), name
@@ -73,8 +72,8 @@ def writes_or_deletes(call):
 def test_two_modules_alone_write_and_delete_files():
     """The atomic writer, and the module of deletion, which wants a lock for it."""
     for name, source in SOURCES.items():
-        # signals.py: /dev/null in place of a closed standard stream; plots.py: a picture as bytes.
-        if name not in ("files.py", "deletion.py", "signals.py", "plots.py"):
+        # cli/signals.py: /dev/null in place of a closed standard stream; plots.py: a picture as bytes.
+        if name not in ("files.py", "deletion.py", "cli/signals.py", "plots.py"):
             calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
             assert not [f"{name}:{call.lineno}" for call in calls if writes_or_deletes(call)]
 
@@ -141,7 +140,7 @@ def test_launch_sh_from_another_directory_end_to_end(launch, tmp_path, digits):
 def test_a_model_is_added_with_one_module_one_line_and_one_flag_file(tmp_path, monkeypatch, capsys):
     import flax.linen as nn
 
-    from percept_jax.__main__ import main
+    from percept_jax.cli.main import main
 
     class Bilinear(nn.Module):
         """Rows, then columns.

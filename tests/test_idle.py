@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from percept_jax import train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 
 
 @pytest.mark.parametrize(("changes", "said"), [

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from percept_jax import metrics
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.records import MetricRecord, checked
@@ -14,7 +14,7 @@ from percept_jax.sweeps import plan, statistics
 from percept_jax.sweeps.compare import load
 from percept_jax.sweeps.comparison import Arm, Outcome
 from percept_jax.tasks import TASKS
-from percept_jax.training.progress import summary
+from percept_jax.training.reporter import summary
 
 COUNTS = {"examples", "positions"}
 ONES = {"loss": 1.0, "positions": 1, "examples": 1, "correct": 1, "top5_correct": 1, "all_correct": 1, "squared_error": 1.0}

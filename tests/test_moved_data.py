@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from percept_jax import load, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data.images import encode_png
 from percept_jax.errors import Interrupted, UsageError
 

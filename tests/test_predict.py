@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept_jax import Experiment, api, guesses, train
-from percept_jax.__main__ import main
+from percept_jax import Experiment, api, train
+from percept_jax.cli import predictions
+from percept_jax.cli.main import main
 from percept_jax.data.images import encode_png
 
 BASE = {"model": "mlp", "steps": 5, "batch_size": 32, "learning_rate": 0.05, "devices": 1, "knobs": {"hidden": (8,)}}
@@ -82,7 +83,7 @@ def test_folders_and_files_may_be_mixed(digits_run, folder, capsys, monkeypatch)
 
 def test_few_images_at_a_time_are_in_memory_and_the_predictions_are_the_same(digits_run, folder, capsys, monkeypatch):
     whole, _, _ = predicted(capsys, digits_run, folder)
-    monkeypatch.setattr(guesses.feed, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(predictions.feed, "PIXELS", 2 * 8 * 8)
     sizes = []
     predict = api.Trained.predictions
     seen = lambda self, x, k: sizes.append([len(x), x[0].shape]) or predict(self, x, k)  # noqa: E731
@@ -163,5 +164,5 @@ def test_predictions_outlive_their_reader(digits_run, folder, monkeypatch):
     """Both streams are gone, as after a hang-up."""
     monkeypatch.setattr("sys.stdout", None)
     trained = api.load(digits_run)
-    rows = guesses._images(trained, [str(folder)], guesses.Request([str(digits_run)], None, {"top_k": 1}, {}, "", ""))
+    rows = predictions._images(trained, [str(folder)], predictions.Request([str(digits_run)], None, {"top_k": 1}, {}, "", ""))
     assert len(rows) == 5

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from percept_jax import Experiment, load, plots, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data.augment import Augmentation
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
 from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
 from percept_jax.training.identity import flag_lines, identity
 from percept_jax.training.loop import train_pack
-from percept_jax.training.progress import Reporter
+from percept_jax.training.reporter import Reporter
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 

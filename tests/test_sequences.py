@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percept_jax import Experiment, load, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data import preprocess
 from percept_jax.errors import DataError, UsageError
 from percept_jax.tasks import task_of

@@ -15,8 +15,8 @@ import pytest
 from test_run import assert_same_bits, start
 
 from percept_jax import train
+from percept_jax.cli.signals import Signals
 from percept_jax.errors import Interrupted
-from percept_jax.signals import Signals
 from percept_jax.training.identity import flag_lines
 
 RESULT = "result.json"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from percept_jax import Experiment, plots, train
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.data import cache, prepare, registry
 from percept_jax.data.formats import tfrecord
 from percept_jax.data.images import encode_png

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_sweeps import EIGHT, Command, assert_same_trials, finished_at, read_metrics, step, table, write  # noqa: F401 (a fixture)
 
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.errors import DataError
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.workers import Worker

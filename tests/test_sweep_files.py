@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from percept_jax import files, records
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.sweeps import trial_dirs
 
 SWEEP = """--model=mlp

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from percept_jax.cli.flagfile import Section, Setting, read_sweep
 from percept_jax.errors import UsageError
-from percept_jax.flagfile import Section, Setting, read_sweep
 from percept_jax.sweeps.spec import FLAGS, MOST, build
 
 

@@ -20,7 +20,7 @@ import pytest
 from test_run import assert_same_bits, last_arrays, logged, read_metrics
 
 from percept_jax import plots, records
-from percept_jax.__main__ import main
+from percept_jax.cli.main import main
 from percept_jax.sweeps import report, workers
 from percept_jax.sweeps.plan import Cut
 from percept_jax.sweeps.sweep import Sweep

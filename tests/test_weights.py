@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from percept_jax import weights
 from percept_jax.errors import UsageError
 from percept_jax.models import build
-from percept_jax.training.checkpoint import flatten
+from percept_jax.trees import flatten
+from percept_jax.weights import file as weights
 
 SMALL = {"stages": (1, 1), "width": 4, "stem": "small"}
 

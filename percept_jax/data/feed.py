@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 
 from percept_jax.data.sampler import Sampler
-from percept_jax.data.spec import Dataset
+from percept_jax.data.spec import Dataset, DatasetSpec
 
 BATCH = 512  # examples at a time in an evaluation, at most
 PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are fewer
@@ -30,6 +31,22 @@ class Data(NamedTuple):
     components: Array
     target_mean: Array
     target_inv_std: Array
+
+
+def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> Data:
+    """Returns the shapes and dtypes of a data set on a device, whose inputs have this shape."""
+    count, array = sum(spec.splits.values()), jax.ShapeDtypeStruct
+    shapes = {name: tuple(feature.shape) for name, feature in spec.features.items()} | {spec.input: shape}
+    numbers = array((0,) if spec.words else shape[-1:], real)
+    targets = array(shapes["target"][-1:] if "target" in shapes else (0,), real)
+    return Data(
+        features={name: array((count, *of), spec.features[name].dtype) for name, of in shapes.items()},
+        mean=numbers,
+        inv_std=numbers,
+        components=array(2 * shape[-1:] if spec.kind == "images" else (0,), real),
+        target_mean=targets,
+        target_inv_std=targets,
+    )
 
 
 class ResidentFeed:

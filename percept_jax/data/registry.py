@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from percept_jax.checks import unknown
 from percept_jax.data import cache
 from percept_jax.data.readers import tfds, toy
 from percept_jax.data.readers.base import Reader, ReaderConfig
@@ -24,6 +23,7 @@ from percept_jax.data.readers.tfds import TfdsFolder
 from percept_jax.data.spec import Dataset, DatasetSpec, image_spec
 from percept_jax.errors import DataError, UsageError
 from percept_jax.paths import user_path
+from percept_jax.validation import unknown
 
 Note = Callable[[str], None] | None
 

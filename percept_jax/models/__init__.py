@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 import flax.linen as nn
 
-from percept_jax.checks import check_type, check_within, is_union, unknown
 from percept_jax.errors import UsageError
 from percept_jax.models.alexnet import AlexNet
 from percept_jax.models.cnn import CNN
@@ -27,6 +26,7 @@ from percept_jax.models.mlp import MLP, Linear
 from percept_jax.models.recurrent import EncoderDecoder, LSTMCell, Recurrent
 from percept_jax.models.resnet import ResNet
 from percept_jax.models.vgg import VGG
+from percept_jax.validation import check_type, check_within, is_union, unknown
 
 _SINGLE_TOWER = {"single_tower": True, "features": (64, 192, 384, 256, 256), "groups": 1, "norm": "none"}
 _CIFAR = functools.partial(ResNet, stem="small", width=16, shortcut="A")

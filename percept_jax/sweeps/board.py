@@ -13,7 +13,7 @@ from percept_jax.errors import StorageError
 from percept_jax.metrics import Metric
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned
-from percept_jax.training.progress import Reporter
+from percept_jax.training.reporter import Reporter
 
 EVERY = 0.5  # seconds between looks at the disk
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from percept_jax import checks, files, metrics, records
+from percept_jax import files, metrics, records, validation
 from percept_jax.errors import StorageError, UsageError
 from percept_jax.records import SWEEP, Plan, Provenance
 from percept_jax.sweeps.comparison import Arm, Outcome
@@ -57,7 +57,7 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
     _check_metric(metric, arms)
     names = [arm.name for arm in arms]
     if baseline and baseline not in names:
-        raise UsageError(checks.unknown(baseline, names), "baseline")
+        raise UsageError(validation.unknown(baseline, names), "baseline")
     base = next(arm.flags for arm in first.arms if arm.name == first.baseline)
     name = " + ".join(dict.fromkeys(sweep.name for sweep in sweeps.values()))
     paths_of = [

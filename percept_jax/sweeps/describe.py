@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from percept_jax.console import say
-from percept_jax.describe import abstract_data
+from percept_jax.data import feed
 from percept_jax.experiment import Experiment
 from percept_jax.sweeps import plan, widths
 from percept_jax.sweeps.sweep import Sweep
@@ -52,7 +52,7 @@ def _estimate(sweep: Sweep, experiment: Experiment, left: list[str]) -> tuple[in
     with jax.enable_x64(experiment.dtype == "float64"):
         size, shape = preflight.stored_size, preflight.shape
         shape = (size, size, shape[-1]) if preflight.spec.kind == "images" else shape
-        whole = abstract_data(preflight.spec, shape, experiment.real_dtype)
+        whole = feed.abstract_data(preflight.spec, shape, experiment.real_dtype)
         few = whole._replace(features={name: _first(column) for name, column in whole.features.items()})
         subject = widths.Subject(experiment, preflight.spec, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), few))
         devices = loop.choose_devices(experiment, preflight.spec, split=options.pack == "off")

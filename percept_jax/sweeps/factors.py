@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from percept_jax import checks
+from percept_jax import validation
 from percept_jax.errors import UsageError
-from percept_jax.flagfile import Setting
+from percept_jax.settings import Setting
 
 MOST = 10_000  # trials of a sweep
 
@@ -106,7 +106,7 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
 
 
 def _number(text: str) -> Decimal:
-    return Decimal(repr(checks.number(text, float)))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
+    return Decimal(repr(validation.number(text, float)))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
 
 
 def _spelled(number: Decimal) -> str:
@@ -116,7 +116,7 @@ def _spelled(number: Decimal) -> str:
 def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
     """A whole number of `least` or more. Raises UsageError for any other text."""
     try:
-        number = checks.number(text, int)
+        number = validation.number(text, int)
         if number < least:
             raise UsageError(f"{text} is below {least}")
     except UsageError as error:

@@ -15,10 +15,10 @@ from percept_jax.console import is_terminal, say
 from percept_jax.errors import PerceptError, UsageError
 from percept_jax.files import locked
 from percept_jax.records import COMPARISON
-from percept_jax.request import SweepRequest
 from percept_jax.sweeps import compare, crew, statistics, tables
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.plan import Planned, Setup
+from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import Worker, is_worker
 from percept_jax.training.identity import flag_text

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from percept_jax import checks
+from percept_jax import validation
 from percept_jax.errors import UsageError
-from percept_jax.flagfile import Section, Setting
+from percept_jax.settings import Section, Setting
 from percept_jax.sweeps import factors
 from percept_jax.sweeps.factors import MOST, Axis, Factor
 
@@ -94,7 +94,7 @@ def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spe
     if metric and not re.fullmatch(r"(validation|test)/\w+", metric):
         raise UsageError(f"{metric!r} is not validation/NAME or test/NAME", "metric", ours["metric"].origin)
     if baseline and baseline not in [arm.name for arm in arms]:
-        raise UsageError(checks.unknown(baseline, [arm.name for arm in arms]), "baseline", ours["baseline"].origin)
+        raise UsageError(validation.unknown(baseline, [arm.name for arm in arms]), "baseline", ours["baseline"].origin)
     return Spec(
         arms,
         tuple(factors.whole(seeds.text(i), 0, "seeds", seeds.origin) for i in range(seeds.count)),
@@ -162,7 +162,7 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
     """The arms of a design, by name, not yet multiplied out."""
     _, design, origin = ours["design"]
     if design not in DESIGNS:
-        raise UsageError(checks.unknown(design, DESIGNS), "design", origin)
+        raise UsageError(validation.unknown(design, DESIGNS), "design", origin)
     own = [[(factor,) for factor in factors.read(section.settings).values()] for section in named]
     if "trials" in ours and design != "halton":
         raise UsageError("is for --design=halton", "trials", ours["trials"].origin)

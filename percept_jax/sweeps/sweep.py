@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from percept_jax import deletion, files, metrics, records
-from percept_jax.checks import check_within, unknown
 from percept_jax.errors import Busy, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
 from percept_jax.metrics import Metric
 from percept_jax.paths import output_path
 from percept_jax.records import SWEEP, Failure, Plan, Result
-from percept_jax.request import SweepRequest
 from percept_jax.sweeps import plan, trial_dirs
 from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
+from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.workers import Options, is_worker
 from percept_jax.tasks import task_of
 from percept_jax.training import loop, parallel
 from percept_jax.training.identity import flag_lines, identity
 from percept_jax.training.preflight import Preflight, check, located
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
+from percept_jax.validation import check_within, unknown
 
 MARK = "plan.json"  # says whose the folder is
 _FILES = ("sweep.flags", "failures.json", "table.md", "table.tex", "table.csv", "report.html")

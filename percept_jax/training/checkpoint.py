@@ -16,6 +16,7 @@ import numpy as np
 from percept_jax import deletion, files, records
 from percept_jax.errors import StorageError
 from percept_jax.files import Lock
+from percept_jax.trees import by_path
 
 KEEP = 2  # the last one, and the one before, should the last be damaged
 NAME = re.compile(r"step_([0-9]{9,18})\.safetensors")
@@ -77,11 +78,6 @@ def check_header(header: Any, path: Path, identity: str) -> Header:
     return header
 
 
-def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """A pytree's leaves by path, "params/Dense_0/kernel", as NumPy arrays."""
-    return {name: np.asarray(leaf) for name, leaf in by_path(tree).items()}
-
-
 def unflatten(arrays: dict[str, np.ndarray], template: Any) -> Any:
     """The pytree of `template`'s structure. Raises StorageError unless names, shapes and dtypes are the template's."""
     wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in by_path(template).items()}
@@ -90,19 +86,6 @@ def unflatten(arrays: dict[str, np.ndarray], template: Any) -> Any:
         if wanted.get(name) != found.get(name):
             raise StorageError(f"{name}: expected {wanted.get(name, 'nothing')}, found {found.get(name, 'nothing')}")
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
-
-
-def nested(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Any]:
-    """The leaves below `prefix` as nested dictionaries: enough to apply a module without knowing its structure."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        if name.startswith(prefix):
-            *parents, leaf = name.removeprefix(prefix).split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = array
-    return tree
 
 
 def steps(directory: Path) -> list[int]:
@@ -180,9 +163,3 @@ def _write(rows: Sequence[tuple[Lock, Path, dict[str, np.ndarray], Any]]) -> Non
     for lock, path, _, header in rows:
         for old in [step for step in steps(path.parent) if step <= header["step"]][:-KEEP]:
             deletion.delete_file(lock, path_of(path.parent, old))
-
-
-def by_path(tree: Any) -> dict[str, Any]:
-    """A pytree's leaves by path, whatever they are."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

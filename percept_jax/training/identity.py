@@ -28,7 +28,7 @@ def identity(experiment: Experiment) -> str:
 
 
 def content_of(text: str) -> str:
-    """A path with the checksum of what is there, as `sources.located` and `initial.located` give it, without the path."""
+    """A path with the checksum of what is there, as `sources.located` and `init_from.located` give it, without the path."""
     return _CONTENT.sub(r"\1#\2", text)
 
 

@@ -14,7 +14,7 @@ from percept_jax.files import Lock
 from percept_jax.training import parallel
 from percept_jax.training.pack import Pack
 from percept_jax.training.parallel import Functions
-from percept_jax.training.progress import Reporter
+from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Trial
 
 

@@ -20,11 +20,12 @@ from percept_jax.data.spec import Dataset
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
-from percept_jax.training import checkpoint, evaluation, initial, parallel
+from percept_jax.training import checkpoint, evaluation, parallel
 from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
-from percept_jax.training.progress import Reporter
+from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
+from percept_jax.trees import flatten
 
 SAVE_SECONDS = 10.0  # between checkpoints that nobody asked for: on tiny data an epoch may be a step
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
@@ -112,7 +113,7 @@ class Pack:
     def _begin_from(self, init_from: str) -> None:
         """Takes the place of the initial weights; what is drawn for a new head stays."""
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
-        loaded, new = initial.start_each(init_from, drawn, self.program.outputs.num_classes, len(self.trials))
+        loaded, new = init_from.start_each(init_from, drawn, self.program.outputs.num_classes, len(self.trials))
         loaded = self._place(loaded)
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
         self.state = self.state._replace(**loaded, average=average)
@@ -123,7 +124,7 @@ class Pack:
         """Goes on from a checkpoint, if there is one. Errors are those of `Keeper.resume`, and UsageError for other data."""
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
-        drawn = checkpoint.flatten(tree)
+        drawn = flatten(tree)
         rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
         found = self._keeper.resume(first, self.steps, self.eval_every, rows, template)
         for k, (arrays, header) in found.rows.items() if found else ():
@@ -207,7 +208,7 @@ class Pack:
 
     def _leaves(self, k: int, arrays: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
         """What a checkpoint holds of a trial; copies, since the next step uses up the state."""
-        arrays = arrays or checkpoint.flatten({"state": self.state, "best": self.best})
+        arrays = arrays or flatten({"state": self.state, "best": self.best})
         return {name: np.array(array[k]) for name, array in arrays.items()}
 
     def _new_segment(self) -> None:
@@ -221,7 +222,7 @@ class Pack:
         """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
         with self.clock("train"):
             self._settle(0)
-        arrays = checkpoint.flatten({"state": self.state, "best": self.best})
+        arrays = flatten({"state": self.state, "best": self.best})
         seconds, rows = self._seconds(), {}
         for k, trial, progress in self._live():
             leaves = self._stopped.get(k) or self._leaves(k, arrays)

@@ -18,7 +18,7 @@ from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.tasks import task_of
-from percept_jax.training import extension, initial
+from percept_jax.training import extension, init_from
 from percept_jax.training.optim import check_patterns
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path
@@ -90,7 +90,7 @@ def notes_of(experiment: Experiment, examples: int, steps: int) -> Iterator[str]
 
 def absolute(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with the paths of its data and weights made absolute, whether they are there or not."""
-    start = initial.absolute(experiment.init_from) if experiment.init_from else ""
+    start = init_from.absolute(experiment.init_from) if experiment.init_from else ""
     return dataclasses.replace(experiment, dataset=registry.located(experiment.dataset, folder), init_from=start)
 
 
@@ -100,7 +100,7 @@ def located(experiment: Experiment, folder: Path) -> Experiment:
     Raises UsageError where they are not there, or are not those that a checksum means.
     """
     experiment = absolute(experiment, folder)
-    start = initial.located(experiment.init_from) if experiment.init_from else ""
+    start = init_from.located(experiment.init_from) if experiment.init_from else ""
     dataset = registry.identified(experiment.dataset, folder, experiment.fresh_cache)
     return dataclasses.replace(experiment, dataset=dataset, init_from=start)
 
@@ -115,7 +115,7 @@ def check_weights(experiment: Experiment, spec: DatasetSpec, shape: tuple[int, .
         state = jax.eval_shape(partial(init_state, shape=shape, program=program), hparams)
     check_patterns(state.params, experiment.freeze, experiment.lr_scale)
     if experiment.init_from:
-        initial.start(
+        init_from.start(
             experiment.init_from, {"params": state.params, "batch_stats": state.batch_stats}, program.outputs.num_classes
         )
 
@@ -130,6 +130,13 @@ def load_data(
 ) -> Dataset:
     """The examples of an experiment's data set; `note` is told what was passed over. Errors are those of `registry.load`."""
     return registry.load(experiment.dataset, folder, spec, image_size, reader_config(experiment), note)
+
+
+def dataset_of(experiment: Experiment, data_dir: str) -> Dataset:
+    """Returns the examples of an experiment's data set, in the size in which it stores them. Raises as `load_data`."""
+    folder = data_path(data_dir)
+    spec = describe_data(experiment, folder)
+    return load_data(experiment, folder, spec, stored_size(experiment, image_size(experiment, spec)))
 
 
 def reader_config(experiment: Experiment) -> ReaderConfig:

@@ -20,9 +20,9 @@ from percept_jax.paths import output_path, user_path
 from percept_jax.records import RUN, Provenance
 from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint
-from percept_jax.training.events import EventFile
 from percept_jax.training.identity import code, flag_lines, identity
 from percept_jax.training.provenance import ROOT, provenance
+from percept_jax.training.tensorboard import EventFile
 
 MARK = "provenance.json"  # says whose the directory is
 # What a run writes beside its mark, its lock and its checkpoints.

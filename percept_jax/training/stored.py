@@ -12,6 +12,7 @@ from percept_jax.errors import StorageError, UsageError
 from percept_jax.records import RUN, Provenance, Result
 from percept_jax.training import checkpoint
 from percept_jax.training.checkpoint import Header
+from percept_jax.trees import nested
 
 
 class Stored(NamedTuple):
@@ -68,4 +69,4 @@ def read(path: Path, note: Callable[[str], None]) -> Stored:
 
 def best(stored: Stored) -> dict[str, Any]:
     """The variables of the best validated step, as Flax's modules take them."""
-    return checkpoint.nested(stored.arrays, "best/")
+    return nested(stored.arrays, "best/")

@@ -17,8 +17,8 @@ def poisson(outputs: Array, targets: Array) -> Array:
     return (jnp.exp(outputs) - targets * outputs).sum(-1)
 
 
-def _targets(labels: Array, outputs: Outputs, scale: Scale, dtype: Any) -> Array:
-    return labels[:, None].astype(dtype)
+def _targets(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
+    return features["label"][:, None].astype(dtype)
 
 
 def _off_by(outputs: Array, batch: Batch) -> Array:

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from percept_jax import weights
 from percept_jax.console import say_once
 from percept_jax.errors import UsageError
 from percept_jax.paths import user_path
 from percept_jax.training import stored
+from percept_jax.weights import file
 
 
 def absolute(init_from: str) -> str:
@@ -34,7 +34,7 @@ def located(init_from: str) -> str:
 
 
 def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[str]]:
-    """Variables as `weights.fit` returns them, and the paths of a new head's leaves.
+    """Variables as `weights.file.fit` returns them, and the paths of a new head's leaves.
 
     Raises UsageError where the weights are not those that were meant, or do not fit; StorageError where a run's are damaged.
     """
@@ -42,7 +42,7 @@ def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[st
     found = _read(path)
     if crc and _crc(found) != crc:
         raise UsageError(f"{path} has other weights than those that were meant (their checksum is not {crc})", "init_from")
-    return weights.fit(found, template, str(path), num_classes)
+    return file.fit(found, template, str(path), num_classes)
 
 
 def start_each(init_from: str, drawn: Any, num_classes: int, trials: int) -> tuple[Any, list[str]]:
@@ -57,9 +57,9 @@ def _parts(init_from: str) -> tuple[Path, str]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, or the best weights of a run. Errors are those of `weights.read` and `stored.read`."""
+    """The arrays of a file, or the best weights of a run. Errors are those of `weights.file.read` and `stored.read`."""
     if not path.is_dir():
-        return weights.read(path)
+        return file.read(path)
     try:
         arrays = stored.read(path, say_once).arrays
     except UsageError as error:

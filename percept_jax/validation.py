@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from percept_jax.errors import UsageError
 
-_SAID = {
+_KIND_NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -26,12 +26,12 @@ _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def check_type(flag: str, value: Any, hint: Any) -> None:
-    """Raises UsageError unless `value` is of the declared type: one of those in _SAID, a Literal, or a union of both."""
+    """Raises UsageError unless `value` is of the declared type: one of those in _KIND_NAMES, a Literal, or a union of both."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise UsageError(unknown(value, get_args(hint)), flag)
     elif not _is(value, hint):
-        raise UsageError(f"{value!r} is not {said(hint)}", flag)
+        raise UsageError(f"{value!r} is not {kind_name(hint)}", flag)
     elif hint is float and not math.isfinite(value):
         raise UsageError(f"{value} is not a finite number", flag)
 
@@ -53,14 +53,14 @@ def number(text: str, kind: type) -> int | float:
     shown = short(text)
     if kind is int:
         if not _WHOLE.fullmatch(text):
-            raise UsageError(f"{shown} is not {said(int)}{_meant(text)}")
+            raise UsageError(f"{shown} is not {kind_name(int)}{_meant(text)}")
         if len(text.lstrip("+-0")) > 19 or not -(2**63) <= int(text) < 2**63:
             raise UsageError(f"{shown} is too large for a whole number")
         return int(text)
     if re.fullmatch("[+-]?(nan|inf|infinity)", text, re.IGNORECASE):
         raise UsageError(f"{text} is not a finite number")
     if not _REAL.fullmatch(text):
-        raise UsageError(f"{shown} is not {said(float)}")
+        raise UsageError(f"{shown} is not {kind_name(float)}")
     value = float(text)
     if math.isinf(value) or (value == 0 and re.search("[1-9]", re.split("[eE]", text)[0])):
         raise UsageError(f"{shown} is too {'large' if value else 'small'} for a number")
@@ -78,13 +78,13 @@ def _meant(text: str) -> str:
     return f"; write {int(value)}" if value.is_integer() and abs(value) < 2**53 else ""
 
 
-def said(hint: Any) -> str:
+def kind_name(hint: Any) -> str:
     """A declared type in a reader's words."""
     if is_union(hint):
-        return " or ".join(said(kind) for kind in get_args(hint))
+        return " or ".join(kind_name(kind) for kind in get_args(hint))
     if get_origin(hint) is Literal:
         return " or ".join(get_args(hint))
-    return _SAID[hint]
+    return _KIND_NAMES[hint]
 
 
 def is_union(hint: Any) -> bool:

@@ -1,45 +1,36 @@
-"""From settings to a sweep that has been understood: its arms as experiments."""
+"""What a command line asks of a sweep: the arms of its file as experiments."""
 
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
-from typing import Any
 
+from percept_jax.cli.commands import OPTIONS as ALL_OPTIONS
+from percept_jax.cli.flagfile import COMMAND_LINE, read_sweep, read_text
+from percept_jax.cli.flags import booleans, understand
 from percept_jax.errors import UsageError
-from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.flagfile import COMMAND_LINE, Section, Setting, read_sweep, read_text
-from percept_jax.request import SweepRequest
+from percept_jax.experiment import KNOBS
+from percept_jax.settings import Section, Setting
 from percept_jax.sweeps import spec
 from percept_jax.sweeps.plan import Setup
+from percept_jax.sweeps.request import SweepRequest
+from percept_jax.sweeps.spec import Spec
 
-# Options of the command that a sweep listens to, and what only changes its table: they make no other sweep of it.
+# Options that are no setting of the arms.
 OPTIONS = ("help", "dry_run", "json", "sweep", "pack", "workers", "shard")
+# What makes no other sweep of a file: where and how it runs, and what its table shows.
 SAME_SWEEP = {*OPTIONS, "metric", "baseline", *(name for name, knob in KNOBS.items() if knob.role == "infra")}
 
-Understand = Callable[[Sequence[Setting]], tuple[Experiment, dict[str, Any], dict[str, str]]]
 
-
-def understand(
-    arguments: Sequence[str],
-    words: Sequence[str],
-    settings: Sequence[Setting],
-    file: str,
-    read: Understand,
-    known: Mapping[str, Any],
-    booleans: Set[str],
-) -> SweepRequest:
-    """The sweep of a .sweep file, or of a flag file with --sweep, with what the command line adds.
+def parse(arguments: Sequence[str], words: Sequence[str], settings: Sequence[Setting], file: str) -> SweepRequest:
+    """Returns the sweep of a .sweep file, or of a flag file with --sweep, with what the command line adds.
 
     Args:
         arguments: the command line.
         words: those of it that are neither a flag nor a flag file.
         settings: of the flag file, and of the command line.
         file: the file; empty without one.
-        read: makes an experiment and options of settings.
-        known: the options of all commands.
-        booleans: flags that need no value.
 
     Raises:
         UsageError: with the place of what is wrong in the file or on the command line.
@@ -48,26 +39,27 @@ def understand(
         raise UsageError(
             "usage: FILE.sweep [--flag=value ...], or FILE.flags --sweep [--flag={value,value} ...]", where=COMMAND_LINE
         )
+    plain = booleans()
     overrides = [setting for setting in settings if setting.origin == COMMAND_LINE]
     if file.endswith(".sweep"):
         sections, text = read_sweep(Path(file)), read_text(Path(file))
     else:
         sections = [Section("", file or COMMAND_LINE, [setting for setting in settings if setting.origin != COMMAND_LINE])]
         text = f"# {file}\n" if file else ""
-    base, *named = (s._replace(settings=[_spelled_out(setting, booleans) for setting in s.settings]) for s in sections)
-    overrides = [_spelled_out(setting, booleans) for setting in overrides]
-    _, options, given = read([s for s in (*base.settings, *overrides) if s.name in OPTIONS])
+    base, *named = (s._replace(settings=[_spelled_out(setting, plain) for setting in s.settings]) for s in sections)
+    overrides = [_spelled_out(setting, plain) for setting in overrides]
+    _, options, given = understand([s for s in (*base.settings, *overrides) if s.name in OPTIONS])
     for setting in (*base.settings, *overrides):
-        _refuse(setting, file, known, in_arm=False)
+        _refuse(setting, file, in_arm=False)
     for setting in (setting for section in named for setting in section.settings):
-        _refuse(setting, file, known, in_arm=True)
+        _refuse(setting, file, in_arm=True)
     base = base._replace(settings=[s for s in base.settings if s.name not in OPTIONS])
     changes = [s for s in overrides if s.name not in OPTIONS]
     found = spec.build([base, *named], changes)
     setups = []
     for arm in found.arms:
-        experiment, _, origins = read(arm.settings)
-        candidates = [read([*arm.settings, *tried])[0] for tried in found.candidates]
+        experiment, _, origins = understand(arm.settings)
+        candidates = [understand([*arm.settings, *tried])[0] for tried in found.candidates]
         tuned_at = {setting.name: setting.origin for tried in found.candidates for setting in tried}
         setups.append(Setup(arm.name, experiment, origins, candidates, tuned_at, arm.origin))
     added = [f"--{s.name}" if s.text is None else f"--{s.name}={s.text}" for s in changes if s.name not in SAME_SWEEP]
@@ -87,9 +79,9 @@ def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:
     return setting
 
 
-def _refuse(setting: Setting, file: str, known: Mapping[str, Any], in_arm: bool) -> None:
+def _refuse(setting: Setting, file: str, in_arm: bool) -> None:
     """Raises UsageError for what a sweep does not listen to, or not there."""
-    if setting.name in known and setting.name not in OPTIONS and setting.name not in spec.FLAGS:
+    if setting.name in ALL_OPTIONS and setting.name not in OPTIONS and setting.name not in spec.FLAGS:
         raise UsageError("does not apply to a sweep", setting.name, setting.origin)
     if setting.name == "seed" and (in_arm or setting.origin == COMMAND_LINE or setting.origin.startswith(f"{file}:")):
         raise UsageError("a sweep has --seeds, the same for every arm", setting.name, setting.origin)
@@ -97,7 +89,7 @@ def _refuse(setting: Setting, file: str, known: Mapping[str, Any], in_arm: bool)
         raise UsageError("is of the whole sweep: give it above the first arm", setting.name, setting.origin)
 
 
-def _name(stem: str, found: spec.Spec) -> str:
+def _name(stem: str, found: Spec) -> str:
     """A name with the command line's share in it: what its values come to, however the shell has spelled them."""
     arms = [[s[:2] for s in arm.settings if s.origin == COMMAND_LINE and s.name not in SAME_SWEEP] for arm in found.arms]
     tried = [[setting[:2] for setting in settings] for settings in found.candidates]

@@ -7,6 +7,15 @@ from pathlib import Path
 
 import jax
 
+from percept_jax.console import say
+
+
+def prepare_jax(quiet: bool = False) -> None:
+    """Sets the compilation cache up; unless `quiet`, says what to type where an accelerator is idle."""
+    use_compilation_cache()
+    if not quiet and (warning := idle_accelerator()):
+        say(warning)
+
 
 def use_compilation_cache() -> None:
     """Keeps every compiled program for the next process, in $JAX_COMPILATION_CACHE_DIR or else under ~/.cache.

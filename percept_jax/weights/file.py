@@ -16,8 +16,8 @@ import numpy as np
 from percept_jax import files, paths
 from percept_jax.errors import UsageError, first_line
 from percept_jax.labels import in_a_line
-from percept_jax.torch_names import in_order, renamed, unwrapped
-from percept_jax.training.checkpoint import by_path, flatten
+from percept_jax.trees import by_path, flatten
+from percept_jax.weights.torch_names import in_order, renamed, unwrapped
 
 _FORMAT = "percept_jax weights 1"  # in the header of what `save` writes
 SHOWN = 8  # leaves that a message names before it counts the rest

@@ -9,11 +9,11 @@ them. Nothing is ever cut off a line but the white space at its end.
 import re
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
 
-from percept_jax.checks import UNWRITABLE
 from percept_jax.errors import UsageError
 from percept_jax.paths import input_file, user_path
+from percept_jax.settings import Section, Setting
+from percept_jax.validation import UNWRITABLE
 
 COMMAND_LINE = "command line"
 
@@ -25,22 +25,6 @@ FREE_TEXT = {
 
 # More than a person writes; without limits, a file of a hundred lines that includes others can stand for 10^7.
 LARGEST_FILE, LONGEST_LINE, DEEPEST, MOST_SETTINGS, MOST_BYTES = 2**20, 2**16, 16, 10_000, 2**24
-
-
-class Setting(NamedTuple):
-    """`--name=text`; `text` is None for a bare `--name`. `origin` is "file:line" or "command line"."""
-
-    name: str
-    text: str | None
-    origin: str
-
-
-class Section(NamedTuple):
-    """The settings below a `[name]` of a sweep file, which stands at `origin`; the first section has no name and no header."""
-
-    name: str
-    origin: str
-    settings: list[Setting]
 
 
 class _Reader:

@@ -1,53 +1,22 @@
-"""--help and --dry_run: what could run, and what would. Both print, return the same for programs, and write nothing."""
+"""--dry_run: what would run. It prints, returns the same for programs, and writes nothing."""
 
 import sys
-import textwrap
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from percept_jax import models
 from percept_jax.console import is_terminal, say
-from percept_jax.data.feed import Data
+from percept_jax.data import feed
 from percept_jax.data.spec import DatasetSpec
-from percept_jax.experiment import DEFAULTS, KNOBS, TYPES, Experiment, stack_hparams
+from percept_jax.experiment import KNOBS, Experiment, stack_hparams
 from percept_jax.training import loop, parallel, preflight
 from percept_jax.training.identity import flag_text
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
-
-
-def show_help(model: str | None, options: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
-    """Every flag by group, with its default and range; the knobs of one model, or of all."""
-    shown: dict[str, Any] = {}
-
-    def show(name: str, hint: Any, default: Any, text: str, within: str = "") -> None:
-        kind = " | ".join(get_args(hint)) if get_origin(hint) is Literal else within
-        say(f"  --{name}={flag_text(default)}   {kind}".rstrip())
-        say(textwrap.fill(text, 100, initial_indent="      ", subsequent_indent="      "))
-        shown[name] = default
-
-    say("Flags with their defaults. Usage: ./launch.sh alone prints it.")
-    for group in dict.fromkeys(knob.group for knob in KNOBS.values()):
-        say(f"\n{group}")
-        for name, knob in KNOBS.items():
-            if knob.group == group:
-                show(name, TYPES[name], DEFAULTS[name], knob.help, knob.within)
-    say()
-    for family in [[model]] if model else models.families():
-        if own := models.knobs(family[0]):
-            say(textwrap.fill(f"model {', '.join(family)}" + ", with the defaults of the first" * (len(family) > 1), 100))
-            for knob in own:
-                show(knob.name, knob.type, knob.default, knob.help)
-            say()
-    say("command")
-    for name, (default, text) in options.items():
-        show(name, type(default), default, text)
-    return {"flags": shown}
 
 
 def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
@@ -99,26 +68,10 @@ def _program(
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
     index = jax.ShapeDtypeStruct((1, experiment.batch(len(spec.index["train"])) // devices), jnp.int32)
-    data = abstract_data(spec, stored, hparams.learning_rate.dtype)
+    data = feed.abstract_data(spec, stored, hparams.learning_rate.dtype)
     step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "memory_bytes": parallel.memory_bytes(step),
         "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],  # a scan counts once
     }
-
-
-def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> Data:
-    """Returns the shapes and dtypes of a data set on a device, whose inputs have this shape."""
-    count, array = sum(spec.splits.values()), jax.ShapeDtypeStruct
-    shapes = {name: tuple(feature.shape) for name, feature in spec.features.items()} | {spec.input: shape}
-    numbers = array((0,) if spec.words else shape[-1:], real)
-    targets = array(shapes["target"][-1:] if "target" in shapes else (0,), real)
-    return Data(
-        features={name: array((count, *of), spec.features[name].dtype) for name, of in shapes.items()},
-        mean=numbers,
-        inv_std=numbers,
-        components=array(2 * shape[-1:] if spec.kind == "images" else (0,), real),
-        target_mean=targets,
-        target_inv_std=targets,
-    )

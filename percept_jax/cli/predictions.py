@@ -1,14 +1,15 @@
-"""predict: what a trained model makes of images, points, sequences or a prompt, printed and returned for programs."""
+"""What a trained model makes of the images, points, sequences or prompts that a command line names."""
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from percept_jax import api, paths
+from percept_jax.cli.request import Request
 from percept_jax.console import say
 from percept_jax.data import feed
 from percept_jax.data.images import read, resize
@@ -16,39 +17,24 @@ from percept_jax.data.readers import sequence_files
 from percept_jax.data.readers.image_folder import IMAGES, is_litter
 from percept_jax.errors import DataError, UsageError
 from percept_jax.labels import in_a_line
-from percept_jax.machine import use_compilation_cache
-from percept_jax.request import Request
 
 SHOWN = 10  # bad images that a message names before it counts the rest
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def predict(request: Request) -> dict[str, Any]:
-    """predict RUN_DIR WHAT...: of images (PNG, JPEG, folders of them) and points (0.5,-1) classes; of sequences what it learned.
+def predictions(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
+    """Returns what a model makes of the examples that words name or spell, and prints a line each.
 
-    A file of sequences is an .npz with x, and len where they differ; a sentence is words; a text is gone on with.
+    Raises UsageError for a word that names or spells nothing that the model takes.
     """
-    path, *words = request.words or [""]
-    if not words:
-        raise UsageError(
-            "usage: predict RUN_DIR IMAGE_OR_FOLDER..., or POINT..., or FILE.npz, or a sentence, or a text to go on with"
-        )
-    if request.options["top_k"] < 1:
-        raise UsageError(f"{request.options['top_k']} is outside [1, inf)", "top_k")
-    use_compilation_cache()
-    trained = api.load(path)
-    return {"run_dir": path, "predictions": _ways(trained)(trained, words, request)}
-
-
-def _ways(trained: api.Trained) -> Callable[[api.Trained, Sequence[str], Request], list[dict[str, Any]]]:
     if trained.preprocessing.kind == "text":
-        return _text
+        return _text(trained, words, request)
     if trained.preprocessing.kind == "words":
-        return _tags
+        return _tags(trained, words, request)
     if trained.preprocessing.sequences:
-        return _sequences
-    return _points if trained.preprocessing.kind == "points" else _images
+        return _sequences(trained, words, request)
+    return _points(trained, words, request) if trained.preprocessing.kind == "points" else _images(trained, words, request)
 
 
 def _points(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:

@@ -1,0 +1,42 @@
+"""compare: sweeps and runs side by side."""
+
+from typing import Any
+
+from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.sweep import SWEEP
+from percept_jax.cli.flagfile import COMMAND_LINE
+from percept_jax.errors import UsageError
+
+
+def run(request: Any) -> dict[str, Any]:
+    """Writes and prints the table of sweeps and runs, paired by seed. Returns it."""
+    import hashlib
+
+    from percept_jax.paths import output_path, user_path
+    from percept_jax.sweeps import compare
+    from percept_jax.sweeps.run import show
+    from percept_jax.training.run_dir import ROOT
+
+    if not request.words or any(word.endswith(".sweep") for word in request.words):
+        raise UsageError(f"usage: {COMPARE.usage}")
+    paths, options = [user_path(word, where=COMMAND_LINE) for word in request.words], request.options
+    to = output_path(options["to"], "to") if options["to"] else None
+    if to and to.exists() and not to.is_dir():
+        raise UsageError(f"{to} is not a folder", "to")
+    loaded = compare.load(paths, options["metric"], options["baseline"])
+    alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
+    digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
+    folder = to or (paths[0] if alone else ROOT / "runs" / f"compare-{digest}")
+    return show(loaded, folder, own=alone and not to)
+
+
+COMPARE = Command(
+    "compare",
+    "compare SWEEP_OR_RUN_DIR... [--baseline=ARM] [--metric=test/accuracy] [--to=DIR]",
+    "the table of finished and half-finished sweeps, or of runs",
+    run,
+    options=(
+        *(option for option in SWEEP.options if option.name in ("metric", "baseline")),
+        Option("to", "", "the folder for the table; export: the file to write, FILE.safetensors"),
+    ),
+)

@@ -1,0 +1,41 @@
+"""plot: the pictures of a run, a decision boundary, or augmented training images."""
+
+from typing import Any
+
+from percept_jax.cli.commands.base import Command, Option
+from percept_jax.errors import UsageError
+
+
+def run(request: Any) -> dict[str, Any]:
+    """Draws pictures. Returns their paths."""
+    from percept_jax import api, plots
+    from percept_jax.cli.runtime import use_compilation_cache
+    from percept_jax.console import say
+    from percept_jax.explain import augmentations, boundary
+
+    use_compilation_cache()
+    if request.options["augmentations"]:
+        if request.words:
+            raise UsageError("usage: plot --augmentations FILE.flags")
+        paths = [augmentations.draw(request.experiment, request.name)]
+    else:
+        if odd := [flag for flag in request.origins if flag not in ("boundary", "data_dir", "json")]:
+            raise UsageError("does not apply to plot", odd[0])
+        trained = api.load(PLOT.one(request.words))
+        paths = [boundary.draw(trained, request.experiment.data_dir)] if request.options["boundary"] else plots.draw(trained.path)
+    for path in paths:
+        say(str(path))
+    return {"pictures": [str(path) for path in paths]}
+
+
+PLOT = Command(
+    "plot",
+    "plot RUN_DIR [--boundary], or plot --augmentations FILE.flags",
+    "the pictures of a run; the decision boundary of a model of points; what augmentation does to training images",
+    run,
+    options=(
+        Option("boundary", False, "the decision boundary of a model of points"),
+        Option("augmentations", False, "what the augmentation of a flag file does to training images"),
+    ),
+    flags=None,
+)

@@ -1,0 +1,62 @@
+"""What a command line asks for."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from percept_jax.cli import sweep_request
+from percept_jax.cli.flagfile import COMMAND_LINE, expand
+from percept_jax.cli.flags import booleans, understand
+from percept_jax.cli.sweep_request import SweepRequest
+from percept_jax.errors import UsageError
+from percept_jax.experiment import Experiment
+
+
+class Request(NamedTuple):
+    """A command line that has been understood.
+
+    Attributes:
+        words: its positional arguments, without flag files.
+        experiment: not yet validated.
+        options: what is asked of a command, and is no part of an experiment.
+        origins: flag -> "file:line" or "command line", for those that were given.
+        file: the flag file, where there is one.
+        name: of the experiment: the flag file's; empty without one.
+    """
+
+    words: list[str]
+    experiment: Experiment
+    options: dict[str, Any]
+    origins: dict[str, str]
+    file: str
+    name: str
+
+
+def parse(args: Sequence[str]) -> Request | SweepRequest:
+    """Returns what a command line asks for. Raises UsageError, with the place of the fault."""
+    plain = booleans()
+    words, settings, file = expand(["--help" if arg == "-h" else arg for arg in args], plain | {f"no{name}" for name in plain})
+    if words[:1] == [file] or any(setting.name == "sweep" for setting in settings):
+        return sweep_request.parse(args, words, settings, file)
+    for one, other in itertools.pairwise(settings):
+        differ = one.name == other.name and None not in (one.text, other.text) and one.text != other.text
+        if differ and one.origin == other.origin == COMMAND_LINE:
+            both = f"{one.text} and {other.text}, one after the other, as a shell makes of braces; a sweep wants --sweep"
+            raise UsageError(both, one.name, COMMAND_LINE)
+    experiment, options, origins = understand(settings)
+    path = Path(file).resolve()
+    if Path(file).name == "run.flags" and path.parent.parent.name == "trials" and not experiment.run_dir:
+        # A trial of a sweep.
+        experiment = dataclasses.replace(experiment, run_dir=str(path.parent))
+    return Request(words, experiment, options, origins, file, _name(file))
+
+
+def _name(file: str) -> str:
+    """The flag file's stem; for the run.flags of runs/<name>/<id> that name, so that it means the same run."""
+    folder = Path(file).resolve().parent
+    if Path(file).name == "run.flags" and re.fullmatch(r"[0-9a-f]{12}", folder.name):
+        return folder.parent.name
+    return Path(file).stem

@@ -1,0 +1,46 @@
+"""What augmentation makes of training images."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from percept_jax import plots
+from percept_jax.data import preprocess, registry
+from percept_jax.errors import UsageError
+from percept_jax.experiment import Experiment
+from percept_jax.training import preflight
+from percept_jax.training.batch import center_crop, training_batch
+from percept_jax.training.program import make_program
+from percept_jax.training.run_dir import data_path, run_path
+
+ROWS, DRAWS = 8, 9  # images, and how often each is changed
+
+
+def draw(experiment: Experiment, name: str) -> Path:
+    """Draws the first training images, and what the training step makes of them, into runs/<name>/augmentations.png."""
+    # The length of a run that there is not.
+    steps = experiment.steps or not experiment.epochs
+    experiment = dataclasses.replace(
+        experiment, dataset=registry.located(experiment.dataset, data_path(experiment.data_dir)), steps=int(steps)
+    )
+    experiment.validate()
+    name = name or preflight.default_name(experiment)
+    path = run_path(dataclasses.replace(experiment, run_dir=""), name).parent / "augmentations.png"
+    dataset = preflight.dataset_of(experiment, experiment.data_dir)
+    if dataset.spec.kind != "images":
+        raise UsageError(f"{experiment.dataset} has no images", "augmentations")
+    program = make_program(experiment, dataset.spec)
+    if not any(program.augmentation) and not program.mixup and not program.crop:
+        raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
+    data = preprocess.device_data(dataset, preprocess.fit(experiment.normalize, dataset), experiment.real_dtype)
+    index = dataset.spec.index["train"][:ROWS]
+    draw = jax.jit(partial(training_batch, program=program))
+    with jax.enable_x64(experiment.dtype == "float64"):
+        keys = jax.random.split(jax.random.key(experiment.seed), DRAWS)
+        made = [np.asarray(draw(key, index, data).inputs) / data.inv_std + data.mean for key in keys]
+    columns = [center_crop(dataset.inputs[index], program), *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
+    plots.grid(path, np.stack(columns, 1))
+    return path

@@ -1,0 +1,30 @@
+"""The decision boundary of a model of points in the plane."""
+
+from pathlib import Path
+
+import numpy as np
+
+from percept_jax import api, plots
+from percept_jax.data.readers.toy import TOYS
+from percept_jax.errors import UsageError
+from percept_jax.training import preflight
+
+GRID = 300  # places a side at which the model is asked
+
+
+def draw(trained: api.Trained, data_dir: str) -> Path:
+    """Draws boundary.png into the run directory. Returns its path. Raises UsageError for a model of anything but points."""
+    if trained.preprocessing.kind != "points":
+        raise UsageError(f"{trained.experiment.dataset} has no points: a boundary is drawn of those in the plane", "boundary")
+    dataset = preflight.dataset_of(trained.experiment, data_dir)
+    points = dataset.inputs.reshape(len(dataset.inputs), -1)
+    low, high = points.min(0), points.max(0)
+    margin = 0.15 * np.where(high > low, high - low, 1)
+    x, y = (np.linspace(a, b, GRID) for a, b in zip(low - margin, high + margin, strict=True))
+    plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    path = trained.path / "boundary.png"
+    labels = trained.predict(plane).labels.reshape(GRID, GRID)
+    shown = {role: dataset.spec.index[role] for role in ("train", "test")}
+    parts = {role: (points[index], dataset.examples["label"][index]) for role, index in shown.items()}
+    plots.boundary(path, x, y, labels, parts, TOYS[trained.experiment.dataset].features, trained.preprocessing.classes)
+    return path
