@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "percept_jax"
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 PURE = [
-    "experiment.py", "validation.py", "metrics.py", "settings.py", "data/sampler.py", "data/spec.py", "data/feed.py", "data/splits.py",
-    "data/augment.py",
+    "experiment.py", "validation.py", "metrics.py", "settings.py", "trees.py",
+    "data/sampler.py", "data/spec.py", "data/feed.py", "data/splits.py", "data/augment.py",
     "sweeps/spec.py", "sweeps/factors.py", "sweeps/plan.py", "sweeps/statistics.py",
     "training/optim.py", "training/program.py", "training/batch.py", "training/step.py",
     *(name for name in SOURCES if name.startswith(("models/", "tasks/"))),

@@ -109,7 +109,7 @@ def test_statistics_are_those_of_the_real_steps_of_the_training_split(tmp_path):
     np.testing.assert_allclose(found.mean, real.mean(0), rtol=1e-6)
     np.testing.assert_allclose(1 / np.array(found.inv_std), real.std(0), rtol=1e-6)
     np.testing.assert_allclose(found.target_mean, told.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(1 / np.array(found.target_scale), told.std(0), rtol=1e-6)
+    np.testing.assert_allclose(1 / np.array(found.target_inv_std), told.std(0), rtol=1e-6)
 
 
 SENTENCES = {

@@ -176,8 +176,10 @@ def located(name: str, data_dir: Path) -> str:
     kind, path, checksum = parts(name)
     if not kind:
         return name
-    place = user_path(path, "dataset") if path else None
-    with contextlib.suppress(UsageError) if path else contextlib.nullcontext():
+    if not path:
+        raise UsageError(f"needs a path: {kind}:PATH", "dataset")
+    place = user_path(path, "dataset")
+    with contextlib.suppress(UsageError):
         place = path_of(name, data_dir)
     return f"{kind}:{_absolute(place)}" + (checksum and f"#{checksum}")
 
@@ -219,8 +221,10 @@ def is_there(name: str, data_dir: Path) -> bool:
 
 
 def short_name(name: str) -> str:
-    """Returns a name for a folder under runs/."""
+    """Returns a name for a folder under runs/. Raises UsageError for KIND: without a path."""
     kind, path, _ = parts(name)
     if not kind:
         return name.replace("/", "_").replace(":", "_")
+    if not path:
+        raise UsageError(f"needs a path: {kind}:PATH", "dataset")
     return _absolute(user_path(path, "dataset")).name if READERS[kind].is_folder else Path(path).stem
