@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -99,7 +98,7 @@ class Dataset(NamedTuple):
             crc = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(name.encode(), crc))
         return crc
 
-    def check(self, crc: int, name: str, run_dir: Path) -> None:
-        """Raises UsageError unless this is the data set that a run was begun with."""
+    def check(self, crc: int, name: str, run_dir: object) -> None:
+        """Raises UsageError unless this is the data set that the run in `run_dir` was begun with."""
         if self.crc != crc:
             raise UsageError(f"{name} is not what it was when {run_dir} was begun; --fresh starts anew", "dataset")
