@@ -57,8 +57,8 @@ def small(tmp_path):
 def launch():
     """Runs launch.sh in this environment, as a user would: (arguments, **environment) -> the finished process."""
 
-    def run(*args, cwd=ROOT, **env):
-        command = [str(ROOT / "launch.sh"), *map(str, args)]
+    def run(*args, cwd=ROOT, script=ROOT / "launch.sh", **env):
+        command = [str(script), *map(str, args)]
         env = {**os.environ, "PERCEPT_PYTHON": sys.executable, **{k: str(v) for k, v in env.items()}}
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 

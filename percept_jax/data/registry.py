@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,23 +32,20 @@ class Kind(NamedTuple):
     """A format of data of one's own.
 
     Attributes:
-        reader: (path, data directory, how it is read, what is told of files that are passed over) to a reader.
+        reader: a class whose instances are readers, made from (kind, path, how it is read, what is told of files that are passed
+            over).
         is_folder: whether the path is that of a folder, rather than of a file, which is looked for in the data directory too.
     """
 
-    reader: Callable[[Path, Path, ReaderConfig, Note], Reader]
+    reader: Callable[[str, Path, ReaderConfig, Note], Reader]
     is_folder: bool = False
-
-
-def _sequences(kind: str) -> Callable[[Path, Path, ReaderConfig, Note], Reader]:
-    return lambda path, data_dir, config, note: SequenceFile(kind, path, config)
 
 
 READERS: dict[str, Kind] = {
     "folder": Kind(ImageFolder, is_folder=True),
-    "npz": Kind(_sequences("npz")),
-    "tagged": Kind(_sequences("tagged")),
-    "text": Kind(_sequences("text")),
+    "npz": Kind(SequenceFile),
+    "tagged": Kind(SequenceFile),
+    "text": Kind(SequenceFile),
 }
 
 ARRAYS = "arrays-"
@@ -101,13 +98,19 @@ def load(
     return dataset
 
 
+def reader_class(name: str) -> Any:
+    """Returns the class of a data set's reader, whether the data are there or not."""
+    kind = parts(name)[0]
+    return READERS[kind].reader if kind else toy.Toy if name in toy.TOYS else TfdsFolder
+
+
 def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = None) -> Reader:
     """Returns the reader of a data set that is there; `note` is told of files that are passed over. Raises UsageError."""
     if name in toy.TOYS:
         return toy.Toy(name, functools.partial(_digits, data_dir))
     kind = parts(name)[0]
     if kind:
-        return READERS[kind].reader(path_of(name, data_dir), data_dir, config, note)
+        return READERS[kind].reader(kind, path_of(name, data_dir), config, note)
     if folder := tfds.find(name, data_dir):
         return TfdsFolder(folder, data_dir, config)
     if name in PREPARABLE:

@@ -46,7 +46,7 @@ def find(experiment: Experiment, steps: int, eval_every: int) -> Beginning:
     if experiment.schedule != "constant":
         said = f"under --schedule={experiment.schedule} the rate depends on the length of the run"
         raise UsageError(f"{said}; --init_from={path} starts anew with its weights", "extend")
-    if mark.get("code") != code():
+    if mark.get("code") != code(experiment):
         raise UsageError(f"{path} was made by other source code, so that the bits would be others", "extend")
     if result and result["status"] == "diverged":
         raise UsageError(f"{path} has diverged", "extend")

@@ -1,49 +1,42 @@
 """What a run is: the settings that decide its result, the content of its data and weights, and the code that computes it."""
 
-import functools
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
 
+from percept_jax import models
+from percept_jax.data import registry
 from percept_jax.experiment import Experiment
+from percept_jax.training import source
 
-_PACKAGE = Path(__file__).parent.parent
 # A path with the checksum of what is there: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
-_CONTENT = re.compile(r"^(folder:|npz:|tagged:|text:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
+_CONTENT = re.compile(r"^(\w+:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
 
 
 def identity(experiment: Experiment) -> str:
-    """12 hexadecimal digits that name a run: its science values where they are not the defaults, and the package's source.
+    """Returns 12 hexadecimal digits that name a run: settings that are not the defaults, and the code that decides its result.
 
-    A result computed by other code is thus not taken for this code's result.
+    A result that other code computed is thus never taken for this code's result.
     """
-    digest = _source(_PACKAGE).copy()
-    # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
+    digest = hashlib.sha256(code(experiment).encode())
     chosen = experiment.chosen()
+    # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
     chosen |= {name: content_of(chosen[name]) for name in ("dataset", "init_from") if name in chosen}
     digest.update(json.dumps(chosen, sort_keys=True).encode())
     return digest.hexdigest()[:12]
 
 
 def content_of(text: str) -> str:
-    """A path with the checksum of what is there, as `sources.located` and `init_from.located` give it, without the path."""
+    """A path with the checksum of what is there, as `registry.located` and `init_from.located` give it, without the path."""
     return _CONTENT.sub(r"\1#\2", text)
 
 
-def code() -> str:
-    """The digest of the package's source, as this process found it."""
-    return _source(_PACKAGE).hexdigest()[:32]
-
-
-@functools.cache
-def _source(package: Path) -> Any:
-    """The digest of all source code, as this process found it."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("[!.]*.py")):
-        digest.update(b"\0" + str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest
+def code(experiment: Experiment) -> str:
+    """Returns a digest of the code that decides the result of an experiment, as this process found it; see `source`."""
+    model = experiment.model
+    classes = models.module_class(model), registry.reader_class(experiment.dataset)
+    return source.digest(model, *classes, bool(experiment.init_from))
 
 
 def flag_lines(experiment: Experiment) -> list[str]:

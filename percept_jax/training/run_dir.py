@@ -150,7 +150,7 @@ class RunDir:
 
     def _begun(self, devices: Sequence[str], pack: int) -> dict[str, Any]:
         """provenance.json of a first start; without devices, it has not come to its first step."""
-        made = {"format": RUN, "identity": self.identity, "code": code(), "clearing": False}
+        made = {"format": RUN, "identity": self.identity, "code": code(self.experiment), "clearing": False}
         return {**made, **provenance(), "devices": list(devices), "pack": pack, "restarts": []}
 
     def _reached(self) -> int:
@@ -268,7 +268,7 @@ def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> 
     lost, new = [line for line in then if line not in now], [line for line in now if line not in then]
     replace = "choose another directory, or --fresh to replace it"
     told = f"its {' '.join(lost)}, yours {' '.join(new)}"
-    if not lost and not new and mark.get("code") != code():
+    if not lost and not new and mark.get("code") != code(experiment):
         return "made by other source code", replace
     if not lost and not new:
         return "its mark and its run.flags do not agree: one of them is damaged", replace
@@ -289,7 +289,7 @@ def finished_before(experiment: Experiment, name: str) -> Path | None:
     for path in [here] if experiment.run_dir else sorted(here.parent.glob("*")):
         with contextlib.suppress(StorageError):
             mark = records.read_mark(path / MARK, Provenance, RUN)
-            if mark and mark["code"] == code() and not experiment.fresh and records.read_result(path):
+            if mark and mark["code"] == code(experiment) and not experiment.fresh and records.read_result(path):
                 flags = files.read_bytes(path / "run.flags").decode(errors="replace").splitlines()
                 if meant(flags) == meant(flag_lines(experiment)):
                     return path

@@ -81,7 +81,7 @@ class ImageFolder:
 
     records = "images"
 
-    def __init__(self, root: Path, data_dir: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
+    def __init__(self, kind: str, root: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
         """Opens the folder `root`; `note` is told of litter that is passed over."""
         self.root, self._max_bad, self._note = root, config.max_bad_records, note
         self.cache_name = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"

@@ -34,7 +34,7 @@ class SequenceFile:
 
     cache_name, records = "", "records"
 
-    def __init__(self, kind: str, path: Path, config: ReaderConfig):
+    def __init__(self, kind: str, path: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
         """Names a file, and says how it is read: `kind` is npz, tagged or text."""
         self._kind, self._path, self._config = kind, path, config
 
