@@ -1,4 +1,4 @@
-"""Experiment: every knob that each run has, declared once, with its type, default, help, role and range.
+"""Experiment: one training run, described in full, composed of the groups of knobs that are declared beside their code.
 
 The command line, the run's identity, the traced arguments of the compiled step and the help text are all made from these
 fields. The knobs of one model only are fields of its Flax module instead (see `percept_jax.models`).
@@ -13,178 +13,72 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 import numpy as np
 
 from percept_jax import models
+from percept_jax.data.augment import AugmentationConfig
+from percept_jax.data.readers.base import ReaderConfig
+from percept_jax.data.spec import DataConfig
 from percept_jax.errors import UsageError
+from percept_jax.knobs import Knob, knob
+from percept_jax.tasks.losses import LossConfig
+from percept_jax.training.optim import OptimConfig
 from percept_jax.validation import check_text, check_type, check_within
-
-Role = Literal["static", "traced", "infra"]
-
-
-class Knob(NamedTuple):
-    """What is declared about one flag beside its type and default; `within` is an interval such as "[0, 1)"."""
-
-    help: str
-    role: Role
-    group: str
-    within: str = ""
-
-
-def _knob(default: Any, role: Role, group: str, help: str, within: str = "") -> Any:
-    return dataclasses.field(default=default, metadata={"knob": Knob(help, role, group, within)})
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """One training run, described in full.
+class ModelConfig:
+    """The network, and its arithmetic."""
 
-    Roles: `static` values shape the compiled program (or the choice of the best step), `traced` ones enter it as
-    arguments, `infra` ones say where and how the run happens. The first two make up the run's identity.
-    """
-
-    model: str = _knob("lenet5", "static", "model", "network to train (see `list`)")
-    dtype: Literal["float32", "bfloat16", "float64"] = _knob(
+    model: str = knob("lenet5", "static", "model", "network to train (see `list`)")
+    dtype: Literal["float32", "bfloat16", "float64"] = knob(
         "float32", "static", "model", "arithmetic; parameters are float32 under bfloat16, float64 turns on x64"
     )
 
-    dataset: str = _knob(
-        "digits",
-        "static",
-        "data",
-        "data set (see `list`), or folder:PATH, a sub-folder of images a class; npz:, tagged: or text:FILE, sequences",
-    )
-    train_split: str = _knob(
-        "",
-        "static",
-        "data",
-        "examples to train on, as a TFDS slice: train[:90%], train+extra; empty: train less what is held out",
-    )
-    validation_split: str = _knob(
-        "", "static", "data", "examples to choose the best step on; empty: validation, else held out of train"
-    )
-    test_split: str = _knob("", "static", "data", "examples to report on; empty: test, else held out of train")
-    image_size: int = _knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
-    stored_size: int = _knob(
-        0, "static", "data", "pixels a side before images are cropped, in the middle unless in training; 0: no crop", "[0, 4096]"
-    )
-    normalize: Literal["standard", "unit", "none", "imagenet"] = _knob(
-        "standard",
-        "static",
-        "data",
-        "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; as they are; "
-        "or by ImageNet's means and deviations, as torchvision's weights want it (but GoogLeNet's)",
-    )
-    max_bad_records: int = _knob(
-        0,
-        "static",
-        "data",
-        "skip up to so many images or records that cannot be read; unless 0, all are decoded at every start to find them",
-        "[0, inf)",
-    )
-    sequence_length: int = _knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
-    ahead: int = _knob(
-        0, "static", "data", "series: each step's target is the value so many steps later; 0: none", "[0, 1000000]"
-    )
-    horizon: int = _knob(
-        0, "static", "data", "series: the last so many steps are forecast from those before; 0: none", "[0, 1000000]"
-    )
 
-    random_crop: int = _knob(0, "static", "augmentation", "pad by this many pixels, then crop anywhere", "[0, 4096]")
-    random_flip: bool = _knob(False, "static", "augmentation", "mirror left and right, every other time")
-    rotation: float = _knob(0.0, "static", "augmentation", "turn by up to this many degrees", "[0, 180]")
-    scale: float = _knob(0.0, "static", "augmentation", "enlarge or shrink by up to this share", "[0, 1)")
-    shear: float = _knob(0.0, "static", "augmentation", "slant by up to this many degrees", "[0, 90)")
-    brightness: float = _knob(0.0, "static", "augmentation", "brighten or darken by up to this share", "[0, inf)")
-    contrast: float = _knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
-    saturation: float = _knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
-    pca_color: float = _knob(
-        0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colours", "[0, inf)"
-    )
-    cutout: int = _knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
-    crop_area: float = _knob(
-        0.0,
-        "static",
-        "augmentation",
-        "crop at least this share of the area, of sides 3:4 to 4:3, and resize it to what the model sees; 0: never",
-        "[0, 1]",
-    )
-    mixup: float = _knob(
-        0.0, "static", "augmentation", "mix pairs of examples by shares out of Beta(this, this); 1 is uniform", "[0, inf)"
-    )
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long is trained, on how much at a time, from where."""
 
-    batch_size: int | Literal["all"] = _knob(
+    batch_size: int | Literal["all"] = knob(
         64, "static", "training", "examples a step, over all devices; all: the whole training split", "[1, 1000000]"
     )
-    epochs: float = _knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
-    steps: int = _knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
-    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = _knob(
-        "softmax_cross_entropy",
-        "static",
-        "training",
-        "objective; binary: one logistic output a class; quadratic: half the squared error of sigmoid outputs; perceptron: "
-        "by how much the best wrong class is ahead; squared_error: of values, to forecast",
-    )
-    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = _knob(
-        "sgd", "static", "training", "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients"
-    )
-    schedule: Literal["constant", "cosine", "step", "exponential"] = _knob(
-        "constant",
-        "static",
-        "training",
-        "learning rate after the warm-up: constant, a half cosine to 0, times --decay_rate at each of --decay_at, or smoothly "
-        "down to --decay_rate of it at the end",
-    )
-    learning_rate: float = _knob(0.1, "traced", "training", "step size", "(0, inf)")
-    decay_rate: float = _knob(0.1, "traced", "training", "factor of the step and the exponential schedule", "(0, 1]")
-    decay_at: tuple[float, ...] = _knob(
-        (0.5, 0.75), "static", "training", "where the step schedule decays, as shares of the steps after the warm-up", "(0, 1)"
-    )
-    warmup_steps: int = _knob(0, "traced", "training", "the learning rate rises linearly over this many steps", "[0, 2147483647]")
-    momentum: float = _knob(0.9, "traced", "training", "share of the last update that is kept; beta1 of Adam", "[0, 1)")
-    beta2: float = _knob(0.999, "traced", "training", "share kept of the mean squared gradient: Adam, AdamW, RMSProp", "[0, 1)")
-    epsilon: float = _knob(1e-8, "traced", "training", "added to the root of that mean: Adam, AdamW, RMSProp", "(0, inf)")
-    clip_norm: float = _knob(0.0, "traced", "training", "the gradient is scaled down to at most this norm; 0: never", "[0, inf)")
-    weight_decay: float = _knob(
-        0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient; under adamw to its step", "[0, inf)"
-    )
-    ema_decay: float = _knob(
-        0.0, "static", "training", "share a step keeps of a running mean of weights, then evaluated; 0: off", "[0, 1)"
-    )
-    dropout_rate: float = _knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
-    label_smoothing: float = _knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
-    seed: int = _knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
-
-    init_from: str = _knob(
+    epochs: float = knob(0.0, "traced", "training", "length in passes over the training split (this or --steps)", "[0, inf)")
+    steps: int = knob(0, "traced", "training", "length in steps (this or --epochs)", "[0, 2147483647]")
+    dropout_rate: float = knob(0.0, "traced", "training", "share of hidden activations that is dropped", "[0, 1)")
+    seed: int = knob(0, "traced", "training", "initial weights, order of examples and every other draw", "[0, 4294967295]")
+    init_from: str = knob(
         "", "static", "training", "weights to start from: a run directory, or a safetensors file, PyTorch's names too"
     )
-    freeze: str = _knob(
-        "",
-        "static",
-        "training",
-        "parameters that stay: layers or patterns such as conv1,layer1_* (see --dry_run); batch norm's running statistics "
-        "stay with them, but training still normalises by the batch",
-    )
-    lr_scale: str = _knob("", "static", "training", "factors of the learning rate by layer, such as head=10,conv*=0.1")
 
-    stop_after: float = _knob(
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """When a run is looked at, and where it happens."""
+
+    stop_after: float = knob(
         0.0,
         "static",
         "run",
         "stop after so many epochs without a new best validation accuracy; 0: never",
         "[0, inf)",
     )
-    eval_every: int = _knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
-    checkpoint_every: int = _knob(0, "infra", "run", "steps between checkpoints; 0: at validations, 10 s apart", "[0, inf)")
-    log_every: int = _knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")
-    devices: int = _knob(0, "infra", "run", "devices to train on; 0: all of this process", "[0, inf)")
-    data_dir: str = _knob("", "infra", "run", "TFDS folder; empty: $TFDS_DATA_DIR, else data/ in the repository")
-    run_dir: str = _knob("", "infra", "run", "where results go; empty: runs/<experiment>/<id> in the repository")
-    extend: str = _knob(
+    eval_every: int = knob(0, "static", "run", "steps between validations; 0: once an epoch", "[0, inf)")
+    checkpoint_every: int = knob(0, "infra", "run", "steps between checkpoints; 0: at validations, 10 s apart", "[0, inf)")
+    log_every: int = knob(10, "infra", "run", "steps averaged in one line of training metrics", "[1, inf)")
+    devices: int = knob(0, "infra", "run", "devices to train on; 0: all of this process", "[0, inf)")
+    data_dir: str = knob("", "infra", "run", "TFDS folder; empty: $TFDS_DATA_DIR, else data/ in the repository")
+    run_dir: str = knob("", "infra", "run", "where results go; empty: runs/<experiment>/<id> in the repository")
+    extend: str = knob(
         "",
         "infra",
         "run",
         "run directory of the same experiment with fewer steps, to go on from bit for bit (constant schedule)",
     )
-    fresh: bool = _knob(False, "infra", "run", "start anew where the run directory already holds this run")
-    fresh_cache: bool = _knob(False, "infra", "run", "read the data's files again, whatever the cache in --data_dir says")
+    fresh: bool = knob(False, "infra", "run", "start anew where the run directory already holds this run")
+
+
+# The fields of a dataclass begin with those of its last base.
+@dataclasses.dataclass(frozen=True)
+class Experiment(RunConfig, OptimConfig, LossConfig, TrainingConfig, AugmentationConfig, ReaderConfig, DataConfig, ModelConfig):
+    """One training run, described in full."""
 
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Values for fields of the chosen model's module, by name; absent ones keep the module's defaults."""
@@ -202,7 +96,7 @@ class Experiment:
 
     def validate(self) -> None:
         """Raises UsageError, naming the flag, where a value has the wrong type, is out of range, or contradicts another."""
-        for name, knob in KNOBS.items():
+        for name, declared in KNOBS.items():
             value = getattr(self, name)
             check_type(name, value, TYPES[name])
             if TYPES[name] is str:
@@ -212,8 +106,8 @@ class Experiment:
                     raise UsageError(f"{value} is too large for float32", name)
                 value = float(np.float32(value))  # as the step will see it: 0.99999999999 is 1
             for number in value if isinstance(value, tuple) else (value,):
-                if knob.within and number != "all":
-                    check_within(name, number, knob.within)
+                if declared.within and number != "all":
+                    check_within(name, number, declared.within)
         if list(self.decay_at) != sorted(set(self.decay_at)) or (self.schedule == "step" and not self.decay_at):
             raise UsageError("give rising shares, such as 0.5,0.75", "decay_at")
         if bool(self.epochs) == bool(self.steps):

@@ -1,6 +1,7 @@
 """Every change against loops in float64 NumPy, and every draw as the changes receive it."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 
@@ -11,14 +12,18 @@ import pytest
 from scipy import stats
 
 from percept_jax.data import augment as module
-from percept_jax.data.augment import Augmentation, augment
+from percept_jax.data.augment import STREAMS, AugmentationConfig, augment
 
 TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE)
 SHAPES = pytest.mark.parametrize("shape", [(7, 7, 3), (4, 7, 3), (6, 5, 1)])
 LUMA = np.array([0.2989, 0.587, 0.114])
-ALL = Augmentation(3, True, 0.1, 0.4, 0.5, 0.6, 30.0, 0.2, 10.0, 3)  # but crops, which change the size
-OFF = dict.fromkeys(Augmentation._fields, 0)
+# All but crops, which change the size.
+ALL = AugmentationConfig(
+    random_crop=3, random_flip=True, pca_color=0.1, brightness=0.4, contrast=0.5, saturation=0.6, rotation=30.0, scale=0.2,
+    shear=10.0, cutout=3,
+)  # fmt: skip
+OFF = dict.fromkeys(STREAMS, 0)
 COMPONENTS = np.array([[0.2, 0.05, 0.01], [0.19, -0.01, -0.02], [0.18, -0.04, 0.01]])
 
 
@@ -281,15 +286,17 @@ def test_no_draw_says_anything_about_another(drawn):
 
 
 def test_a_factor_is_never_below_zero():
-    low = draws(some_keys(4000, seed=1), Augmentation(brightness=2.0))["brightness"]
+    low = draws(some_keys(4000, seed=1), AugmentationConfig(brightness=2.0))["brightness"]
     assert 0 <= low.min() < 0.05
     assert low.max() > 2.9
 
 
-@pytest.mark.parametrize("name", [name for name in Augmentation._fields if name != "crop_area"])
+@pytest.mark.parametrize("name", [name for name in STREAMS if name != "crop_area"])
 def test_switching_one_on_leaves_the_draws_of_the_others_alone(name, drawn):
     keys = some_keys(4000, seed=1)
-    alone, without = (draws(keys, s) for s in (Augmentation(**{name: getattr(ALL, name)}), ALL._replace(**{name: 0})))
+    alone, without = (
+        draws(keys, s) for s in (AugmentationConfig(**{name: getattr(ALL, name)}), dataclasses.replace(ALL, **{name: 0}))
+    )
     changes = {
         "random_crop": "translate",
         "random_flip": "flip",
@@ -346,10 +353,10 @@ def changed(key, image, strengths=ALL, fill=(0.4, 0.5, 0.6)):
 def test_what_is_off_costs_nothing():
     image = jnp.asarray(some_image((6, 6, 3)), jnp.float32)
     key = some_keys(1)[0]
-    assert changed(key, image, Augmentation()) is image
-    assert not any(Augmentation())
-    assert Augmentation() == tuple(OFF.values())
-    jaxpr = str(jax.make_jaxpr(lambda key, image: changed(key, image, Augmentation(random_flip=True)))(key, image))
+    assert changed(key, image, AugmentationConfig()) is image
+    assert not AugmentationConfig().changes
+    assert AugmentationConfig() == AugmentationConfig(**OFF)
+    jaxpr = str(jax.make_jaxpr(lambda key, image: changed(key, image, AugmentationConfig(random_flip=True)))(key, image))
     assert jaxpr.count("random_fold_in") == 1
 
 
@@ -391,7 +398,10 @@ def test_many_at_once_are_as_one_at_a_time_with_one_channel_too(drawn):
 
 
 def test_pixels_stay_between_zero_and_one_at_the_strongest():
-    strengths = Augmentation(2, True, 5.0, 3.0, 3.0, 3.0, 180.0, 1 - 2**-24, 89.9999, 2)
+    strengths = AugmentationConfig(
+        random_crop=2, random_flip=True, pca_color=5.0, brightness=3.0, contrast=3.0, saturation=3.0, rotation=180.0,
+        scale=1 - 2**-24, shear=89.9999, cutout=2,
+    )  # fmt: skip
     images = some_image((64, 8, 8, 3)).astype(np.float32)
     got = np.asarray(jax.jit(jax.vmap(lambda key, image: changed(key, image, strengths)))(some_keys(64), images))
     assert 0 <= got.min() < got.max() <= 1
@@ -489,7 +499,9 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
     image = jnp.arange(36.0).reshape(6, 6, 1) / 36
     corners = set()
     for key in jax.random.split(jax.random.key(0), 200):
-        seen = module.augment(key, {"image": image}, jnp.zeros((1, 1)), jnp.zeros(1), module.Augmentation(), size=4)["image"]
+        seen = module.augment(key, {"image": image}, jnp.zeros((1, 1)), jnp.zeros(1), module.AugmentationConfig(), size=4)[
+            "image"
+        ]
         corner = divmod(round(float(seen[0, 0, 0]) * 36), 6)
         np.testing.assert_allclose(seen, image[corner[0] : corner[0] + 4, corner[1] : corner[1] + 4])
         corners.add(corner)

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from percept_jax import Experiment, load, plots, train
+from percept_jax import Experiment, knobs, load, plots, train
 from percept_jax.cli.main import main
-from percept_jax.data.augment import Augmentation
+from percept_jax.data.augment import AugmentationConfig
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
 from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
@@ -562,7 +562,8 @@ def colourful():
     return rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8), rng.integers(0, 3, 200)
 
 
-SEEN_ELSEWHERE = {*Augmentation._fields, "mixup"} - {"rotation"}  # in what the model is given, by test_step and test_augment
+# In what the model is given, by test_step and test_augment.
+SEEN_ELSEWHERE = {*knobs.names(AugmentationConfig)} - {"rotation"}
 
 
 @pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])

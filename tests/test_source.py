@@ -63,7 +63,7 @@ DIFFERENT = {
     "how images are resized": ("data/images.py", r"BILINEAR", "BICUBIC"),
     "the task": ("tasks/classification.py", r"min\(5,", "min(4,"),
     "the loss": ("tasks/losses.py", r"0\.5 \* jnp\.sum", "0.4 * jnp.sum"),
-    "a default": ("experiment.py", r'learning_rate: float = _?knob\(0\.1', "learning_rate: float = _knob(0.2"),
+    "a default": ("training/optim.py", r'learning_rate: float = knob\(0\.1', "learning_rate: float = knob(0.2"),
     "the statistics": ("data/preprocess.py", r"deviation > 0", "deviation > 1"),
     "which error it is": ("data/images.py", r"raise ValueError\(f\"an image file", 'raise TypeError(f"an image file'),
 }  # fmt: skip

@@ -4,49 +4,62 @@ Images are `[height, width, channels]`, floating point from 0 to 1, with one cha
 float32 whatever the image's dtype, so that a float64 run draws the same ones; what is off costs nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from percept_jax.knobs import knob
+
 _LUMA = (0.2989, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601), as in torchvision
 
 
-class Augmentation(NamedTuple):
-    """How strong each change is: static numbers under the names of their flags, off by default.
+# The number of each change's random stream. A new one gets a new number: every published run depends on those that are here.
+STREAMS = {
+    "random_crop": 0, "random_flip": 1, "pca_color": 2, "brightness": 3, "contrast": 4, "saturation": 5,
+    "rotation": 6, "scale": 7, "shear": 8, "cutout": 9, "crop_area": 10,
+}  # fmt: skip
 
-    A field's place is the number of its random stream: a new field goes to the end, or every published run is another run.
 
-    Attributes:
-        random_crop: pixels; moved by whole numbers out of [-n, n] down and right, as if padded with zeros and cropped.
-        random_flip: mirrored every other time.
-        pca_color: standard deviation of the shifts along the principal colours.
-        brightness, contrast, saturation: share s; a factor out of [max(0, 1 - s), 1 + s].
-        rotation, shear: degrees out of [-r, r].
-        scale: share s below 1; a zoom out of [1 - s, 1 + s].
-        cutout: side in pixels of a blank square, centred on any pixel.
-        crop_area: least share of the area that a crop keeps before it is resized; 0: crops are not resized.
-    """
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """How strongly training images are changed: static numbers, off by default."""
 
-    random_crop: int = 0
-    random_flip: bool = False
-    pca_color: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    rotation: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    cutout: int = 0
-    crop_area: float = 0.0
+    random_crop: int = knob(0, "static", "augmentation", "pad by this many pixels, then crop anywhere", "[0, 4096]")
+    random_flip: bool = knob(False, "static", "augmentation", "mirror left and right, every other time")
+    rotation: float = knob(0.0, "static", "augmentation", "turn by up to this many degrees", "[0, 180]")
+    scale: float = knob(0.0, "static", "augmentation", "enlarge or shrink by up to this share", "[0, 1)")
+    shear: float = knob(0.0, "static", "augmentation", "slant by up to this many degrees", "[0, 90)")
+    brightness: float = knob(0.0, "static", "augmentation", "brighten or darken by up to this share", "[0, inf)")
+    contrast: float = knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
+    saturation: float = knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
+    pca_color: float = knob(
+        0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colours", "[0, inf)"
+    )
+    cutout: int = knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
+    crop_area: float = knob(
+        0.0,
+        "static",
+        "augmentation",
+        "crop at least this share of the area, of sides 3:4 to 4:3, and resize it to what the model sees; 0: never",
+        "[0, 1]",
+    )
+    mixup: float = knob(
+        0.0, "static", "augmentation", "mix pairs of examples by shares out of Beta(this, this); 1 is uniform", "[0, inf)"
+    )
+
+    @property
+    def changes(self) -> bool:
+        """Whether `augment` does anything beside cropping larger images; mixup is made of whole batches."""
+        return any(getattr(self, name) for name in STREAMS)
 
 
 def augment(
-    key: Array, example: Mapping[str, Array], components: Array, fill: Array, strengths: Augmentation, size: int = 0
+    key: Array, example: Mapping[str, Array], components: Array, fill: Array, strengths: AugmentationConfig, size: int = 0
 ) -> dict[str, Array]:
     """Returns an example, changed at random in whichever ways are on; each draws from its own key.
 
@@ -62,7 +75,7 @@ def augment(
     on, size = strengths, size or image.shape[0]
 
     def stream(name: str) -> Array:
-        return jax.random.fold_in(key, Augmentation._fields.index(name))
+        return jax.random.fold_in(key, STREAMS[name])
 
     def uniform(name: str, low: float, high: float) -> Array:
         return jax.random.uniform(stream(name), (), jnp.float32, low, high).astype(image.dtype)

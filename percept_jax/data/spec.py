@@ -1,5 +1,6 @@
 """DatasetSpec: what is known of a data set before an example is read. Dataset: its examples in memory."""
 
+import dataclasses
 import zlib
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 
 from percept_jax.data.splits import choose
 from percept_jax.errors import UsageError
+from percept_jax.knobs import knob
 
 Kind = Literal["images", "points", "values", "tokens", "words", "text"]
 
@@ -66,6 +68,39 @@ class DatasetSpec(NamedTuple):
             start += size
         moved = np.cumsum(np.repeat(seen, list(self.splits.values()))) - 1
         return self._replace(splits=kept, index={role: moved[at].astype(np.int32) for role, at in index.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which data set, which examples of it, and in which form a model sees them."""
+
+    dataset: str = knob(
+        "digits",
+        "static",
+        "data",
+        "data set (see `list`), or folder:PATH, a sub-folder of images a class; npz:, tagged: or text:FILE, sequences",
+    )
+    train_split: str = knob(
+        "",
+        "static",
+        "data",
+        "examples to train on, as a TFDS slice: train[:90%], train+extra; empty: train less what is held out",
+    )
+    validation_split: str = knob(
+        "", "static", "data", "examples to choose the best step on; empty: validation, else held out of train"
+    )
+    test_split: str = knob("", "static", "data", "examples to report on; empty: test, else held out of train")
+    image_size: int = knob(0, "static", "data", "pixels a side that images are resized to; 0: as the model wants", "[0, 4096]")
+    stored_size: int = knob(
+        0, "static", "data", "pixels a side before images are cropped, in the middle unless in training; 0: no crop", "[0, 4096]"
+    )
+    normalize: Literal["standard", "unit", "none", "imagenet"] = knob(
+        "standard",
+        "static",
+        "data",
+        "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; as they are; "
+        "or by ImageNet's means and deviations, as torchvision's weights want it (but GoogLeNet's)",
+    )
 
 
 def image_spec(shape: tuple[int, int, int], classes: tuple[str, ...], splits: dict[str, int], version: str = "") -> DatasetSpec:

@@ -33,7 +33,7 @@ def draw(experiment: Experiment, name: str) -> Path:
     if dataset.spec.kind != "images":
         raise UsageError(f"{experiment.dataset} has no images", "augmentations")
     program = make_program(experiment, dataset.spec)
-    if not any(program.augmentation) and not program.mixup and not program.crop:
+    if not program.augmentation.changes and not program.augmentation.mixup and not program.crop:
         raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = preprocess.device_data(dataset, preprocess.fit(experiment.normalize, dataset), experiment.real_dtype)
     index = dataset.spec.index["train"][:ROWS]

@@ -3,13 +3,30 @@
 A position is an example, or a step of it where every step has a target; `...` stands for `batch` or `batch, steps`.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+
+from percept_jax.knobs import knob
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What is made small."""
+
+    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = knob(
+        "softmax_cross_entropy",
+        "static",
+        "training",
+        "objective; binary: one logistic output a class; quadratic: half the squared error of sigmoid outputs; perceptron: "
+        "by how much the best wrong class is ahead; squared_error: of values, to forecast",
+    )
+    label_smoothing: float = knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
 
 
 class Objective(NamedTuple):

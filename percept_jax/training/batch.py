@@ -24,7 +24,7 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
 
     def examples(index: Array, positions: Array) -> tuple[Array, Array]:
         features = _gather(data, index)
-        if any(program.augmentation) or program.crop:
+        if program.augmentation.changes or program.crop:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, positions)
             change = functools.partial(augment, strengths=program.augmentation, size=program.crop)
             pixels = {**features, "image": features["image"].astype(data.mean.dtype) / 255}
@@ -33,13 +33,13 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
         return features[program.input], _targets(data, features, program)
 
     inputs, targets = examples(index, positions)
-    if program.mixup:
+    if program.augmentation.mixup:
         whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
         partners = (positions + mixup_shift(shift_key, len(whole))) % len(whole)
         # As they are seen themselves, on whichever device.
         others = examples(whole[partners], partners)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
-        share = jax.vmap(mixup_share, (0, None))(keys, program.mixup).astype(data.mean.dtype)
+        share = jax.vmap(mixup_share, (0, None))(keys, program.augmentation.mixup).astype(data.mean.dtype)
         inputs = share[:, None, None, None] * inputs + (1 - share[:, None, None, None]) * others[0]
         targets = share[:, None] * targets + (1 - share[:, None]) * others[1]
     return _batch(inputs, targets, data, index, program)

@@ -3,12 +3,13 @@
 optax's own schedules check their arguments in Python and cannot take a tracer, hence the few lines here; its transformations can.
 """
 
+import dataclasses
 import difflib
 import fnmatch
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,61 @@ import optax
 from jax import Array
 
 from percept_jax.errors import UsageError
-from percept_jax.experiment import HParams
+from percept_jax.knobs import knob
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """What makes an update of a gradient."""
+
+    optimizer: Literal["sgd", "nesterov", "adam", "adamw", "rmsprop"] = knob(
+        "sgd", "static", "training", "gradient descent with heavy-ball or Nesterov momentum, or scaled by past gradients"
+    )
+    schedule: Literal["constant", "cosine", "step", "exponential"] = knob(
+        "constant",
+        "static",
+        "training",
+        "learning rate after the warm-up: constant, a half cosine to 0, times --decay_rate at each of --decay_at, or smoothly "
+        "down to --decay_rate of it at the end",
+    )
+    learning_rate: float = knob(0.1, "traced", "training", "step size", "(0, inf)")
+    decay_rate: float = knob(0.1, "traced", "training", "factor of the step and the exponential schedule", "(0, 1]")
+    decay_at: tuple[float, ...] = knob(
+        (0.5, 0.75), "static", "training", "where the step schedule decays, as shares of the steps after the warm-up", "(0, 1)"
+    )
+    warmup_steps: int = knob(0, "traced", "training", "the learning rate rises linearly over this many steps", "[0, 2147483647]")
+    momentum: float = knob(0.9, "traced", "training", "share of the last update that is kept; beta1 of Adam", "[0, 1)")
+    beta2: float = knob(0.999, "traced", "training", "share kept of the mean squared gradient: Adam, AdamW, RMSProp", "[0, 1)")
+    epsilon: float = knob(1e-8, "traced", "training", "added to the root of that mean: Adam, AdamW, RMSProp", "(0, inf)")
+    clip_norm: float = knob(0.0, "traced", "training", "the gradient is scaled down to at most this norm; 0: never", "[0, inf)")
+    weight_decay: float = knob(
+        0.0, "traced", "training", "L2 penalty: this times a kernel is added to its gradient; under adamw to its step", "[0, inf)"
+    )
+    ema_decay: float = knob(
+        0.0, "static", "training", "share a step keeps of a running mean of weights, then evaluated; 0: off", "[0, 1)"
+    )
+    freeze: str = knob(
+        "",
+        "static",
+        "training",
+        "parameters that stay: layers or patterns such as conv1,layer1_* (see --dry_run); batch norm's running statistics "
+        "stay with them, but training still normalises by the batch",
+    )
+    lr_scale: str = knob("", "static", "training", "factors of the learning rate by layer, such as head=10,conv*=0.1")
+
+
+class OptimNumbers(Protocol):
+    """The traced numbers of an update, as `HParams` has them."""
+
+    learning_rate: Array
+    decay_rate: Array
+    warmup_steps: Array
+    steps: Array
+    momentum: Array
+    beta2: Array
+    epsilon: Array
+    clip_norm: Array
+    weight_decay: Array
 
 
 def constant(progress: Array, decay_rate: Array, decay_at: Sequence[float]) -> Array:
@@ -44,7 +99,7 @@ Schedule = Callable[[Array, Array, Sequence[float]], Array]
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "step": step_decay, "exponential": exponential}
 
 
-def learning_rate(schedule: Schedule, decay_at: Sequence[float], step: Array, hparams: HParams) -> Array:
+def learning_rate(schedule: Schedule, decay_at: Sequence[float], step: Array, hparams: OptimNumbers) -> Array:
     """Learning rate of update `step`, counted from 0: a linear rise over the warm-up, then the schedule."""
     dtype = hparams.learning_rate.dtype
     done, warmup, steps = (jnp.asarray(count, dtype) for count in (step, hparams.warmup_steps, hparams.steps))
@@ -58,41 +113,41 @@ def kernels(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
-def clip(hparams: HParams) -> optax.GradientTransformation:
+def clip(hparams: OptimNumbers) -> optax.GradientTransformation:
     """Scales a gradient down to at most `clip_norm` over all its leaves (Pascanu et al. 2013, arXiv:1211.5063); 0: never."""
     return optax.clip_by_global_norm(jnp.where(hparams.clip_norm > 0, hparams.clip_norm, jnp.inf))
 
 
-def decay(hparams: HParams) -> optax.GradientTransformation:
+def decay(hparams: OptimNumbers) -> optax.GradientTransformation:
     """Adds weight decay times the kernels: before an optimiser's scaling it is an L2 penalty."""
     return optax.add_decayed_weights(hparams.weight_decay, mask=kernels)
 
 
-def sgd(hparams: HParams, nesterov: bool = False) -> optax.GradientTransformation:
+def sgd(hparams: OptimNumbers, nesterov: bool = False) -> optax.GradientTransformation:
     """Gradient descent with momentum (Sutskever et al. 2013 for Nesterov's form) and L2 on the kernels."""
     return optax.chain(decay(hparams), optax.trace(decay=hparams.momentum, nesterov=nesterov))
 
 
-def nesterov(hparams: HParams) -> optax.GradientTransformation:
+def nesterov(hparams: OptimNumbers) -> optax.GradientTransformation:
     """`sgd` with Nesterov's momentum."""
     return sgd(hparams, nesterov=True)
 
 
-def _adam_scaling(hparams: HParams) -> optax.GradientTransformation:
+def _adam_scaling(hparams: OptimNumbers) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=hparams.momentum, b2=hparams.beta2, eps=hparams.epsilon)
 
 
-def adam(hparams: HParams) -> optax.GradientTransformation:
+def adam(hparams: OptimNumbers) -> optax.GradientTransformation:
     """Adam (Kingma and Ba 2015, arXiv:1412.6980) with L2 on the kernels; beta1 is the momentum."""
     return optax.chain(decay(hparams), _adam_scaling(hparams))
 
 
-def adamw(hparams: HParams) -> optax.GradientTransformation:
+def adamw(hparams: OptimNumbers) -> optax.GradientTransformation:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101): it shrinks kernels past the scaling."""
     return optax.chain(_adam_scaling(hparams), decay(hparams))
 
 
-def rmsprop(hparams: HParams) -> optax.GradientTransformation:
+def rmsprop(hparams: OptimNumbers) -> optax.GradientTransformation:
     """RMSProp (Hinton's lecture 6e, 2012) with L2 on the kernels, and momentum upon the scaled gradient.
 
     The mean squared gradient is corrected for its start at 0, as Adam's is: the first steps are no longer than the others.
@@ -101,7 +156,7 @@ def rmsprop(hparams: HParams) -> optax.GradientTransformation:
     return optax.chain(decay(hparams), scaling, optax.trace(decay=hparams.momentum))
 
 
-OPTIMIZERS: dict[str, Callable[[HParams], optax.GradientTransformation]] = {
+OPTIMIZERS: dict[str, Callable[[OptimNumbers], optax.GradientTransformation]] = {
     "sgd": sgd,
     "nesterov": nesterov,
     "adam": adam,
@@ -111,7 +166,7 @@ OPTIMIZERS: dict[str, Callable[[HParams], optax.GradientTransformation]] = {
 
 
 def make_optimizer(
-    name: str, rate: Array, hparams: HParams, freeze: str = "", lr_scale: str = ""
+    name: str, rate: Array, hparams: OptimNumbers, freeze: str = "", lr_scale: str = ""
 ) -> optax.GradientTransformation:
     """The optimiser of one step: clipping, then OPTIMIZERS[name], then the learning rate, each for what is not frozen.
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from percept_jax import models
+from percept_jax import knobs, models
 from percept_jax.data import registry
-from percept_jax.data.augment import Augmentation
+from percept_jax.data.augment import AugmentationConfig
 from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.errors import UsageError
@@ -141,7 +141,7 @@ def dataset_of(experiment: Experiment, data_dir: str) -> Dataset:
 
 def reader_config(experiment: Experiment) -> ReaderConfig:
     """Returns how the data of an experiment are read."""
-    return ReaderConfig(*(getattr(experiment, name) for name in ReaderConfig._fields))
+    return knobs.part(ReaderConfig, experiment)
 
 
 def select(experiment: Experiment, spec: DatasetSpec) -> DatasetSpec:
@@ -171,7 +171,7 @@ def image_size(experiment: Experiment, spec: DatasetSpec) -> int:
                 raise UsageError(f"{getattr(experiment, flag)} pixels are more than the image has, which is {size} a side", flag)
         return size
     has = "points" if spec.kind == "points" else "sequences"
-    for flag in ("image_size", "stored_size", *Augmentation._fields, "mixup"):
+    for flag in ("image_size", "stored_size", *knobs.names(AugmentationConfig)):
         if getattr(experiment, flag):
             raise UsageError(f"{experiment.dataset} has {has}, not images", flag)
     if experiment.normalize in ("unit", "imagenet"):
@@ -224,16 +224,16 @@ def model_shape(experiment: Experiment, spec: DatasetSpec, size: int) -> tuple[i
     Raises UsageError where the model cannot take it, or does not write what the data set has as targets.
     """
     shape = (size, size, spec.shape[-1]) if spec.kind == "images" else spec.shape
-    model, knobs = experiment.model, experiment.knobs
+    model, own = experiment.model, experiment.knobs
     if not models.takes_sequences(models.module_class(model)):
-        check_fits(model, knobs, shape, task_of(spec).outputs(spec).num_classes)
+        check_fits(model, own, shape, task_of(spec).outputs(spec).num_classes)
         return shape
     asked, one_way = task_of(spec).outputs(spec), spec.kind in ("words", "text") or experiment.ahead
     delayed = issubclass(models.module_class(model), EncoderDecoder)
-    if (delayed and one_way) or (knobs.get("bidirectional") and (spec.kind == "text" or experiment.ahead)):
+    if (delayed and one_way) or (own.get("bidirectional") and (spec.kind == "text" or experiment.ahead)):
         said = f"{model} sees all of a sequence before it tells a step of it" if delayed else "would see what it is to tell"
         raise UsageError(said, "model" if delayed else "bidirectional")
-    module = models.build(model, **asked._asdict(), **knobs)
+    module = models.build(model, **asked._asdict(), **own)
     example = jnp.zeros((1, *shape), jnp.int32 if asked.vocabulary else jnp.float32)
     written = jax.eval_shape(module.init_with_output, jax.random.key(0), example)[0].shape[1:]
     wanted = (*([asked.output_steps] if asked.output_steps else []), asked.num_classes)

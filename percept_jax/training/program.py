@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from percept_jax import models
-from percept_jax.data.augment import Augmentation
+from percept_jax import knobs, models
+from percept_jax.data.augment import AugmentationConfig
 from percept_jax.experiment import Experiment, HParams
 from percept_jax.tasks import task_of
 from percept_jax.tasks.base import Outputs, Spec, Task
@@ -33,7 +33,6 @@ class Program(NamedTuple):
         dtype: arithmetic of the forward and backward pass.
         augmentation: what is done to the training images.
         crop: pixels a side of what the model sees of larger images; 0: all of them.
-        mixup: pairs are mixed by shares out of Beta(mixup, mixup); 0: they are not.
         freeze: patterns of the parameters that stay, and the running statistics beside them.
     """
 
@@ -46,9 +45,8 @@ class Program(NamedTuple):
     learning_rate: Callable[[Array, HParams], Array]
     ema_decay: float
     dtype: jnp.dtype
-    augmentation: Augmentation
+    augmentation: AugmentationConfig
     crop: int
-    mixup: float
     freeze: str
 
     @property
@@ -71,9 +69,8 @@ def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = Non
         learning_rate=functools.partial(learning_rate, SCHEDULES[experiment.schedule], experiment.decay_at),
         ema_decay=experiment.ema_decay,
         dtype=jnp.dtype(experiment.dtype),
-        augmentation=Augmentation(*(getattr(experiment, name) for name in Augmentation._fields)),
+        augmentation=knobs.part(AugmentationConfig, experiment),
         crop=_crop(experiment),
-        mixup=experiment.mixup,
         freeze=experiment.freeze,
     )
 

@@ -172,7 +172,7 @@ def _is_docstring(node: ast.AST) -> bool:
 def _knob(node: ast.AST) -> ast.Call | None:
     """The call that declares a knob, `name: type = knob(default, role, group, help)`; None for other statements."""
     call: Any = node.value if isinstance(node, ast.AnnAssign) else None
-    return call if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("knob", "_knob") else None
+    return call if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "knob" else None
 
 
 def _is_infra(node: ast.AST) -> bool:

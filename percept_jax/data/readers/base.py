@@ -1,30 +1,33 @@
 """Reader: where the examples of a data set come from. One reader a format."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from percept_jax.data.spec import DatasetSpec
+from percept_jax.knobs import knob
 
 
-class ReaderConfig(NamedTuple):
-    """How data are read.
+@dataclasses.dataclass(frozen=True)
+class ReaderConfig:
+    """How data are read."""
 
-    Attributes:
-        sequence_length: characters of a text in one example.
-        ahead: a target for each time step of a series: its value so many steps later; 0: none.
-        horizon: the last so many time steps of a series are the target, those before them the input; 0: none.
-        max_bad_records: images or records that cannot be read, and are skipped.
-        fresh_cache: whether files are read again, whatever is kept of them.
-    """
-
-    sequence_length: int = 128
-    ahead: int = 0
-    horizon: int = 0
-    max_bad_records: int = 0
-    fresh_cache: bool = False
+    max_bad_records: int = knob(
+        0,
+        "static",
+        "data",
+        "skip up to so many images or records that cannot be read; unless 0, all are decoded at every start to find them",
+        "[0, inf)",
+    )
+    sequence_length: int = knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
+    ahead: int = knob(0, "static", "data", "series: each step's target is the value so many steps later; 0: none", "[0, 1000000]")
+    horizon: int = knob(
+        0, "static", "data", "series: the last so many steps are forecast from those before; 0: none", "[0, 1000000]"
+    )
+    fresh_cache: bool = knob(False, "infra", "run", "read the data's files again, whatever the cache in --data_dir says")
 
 
 class Source(Protocol):
