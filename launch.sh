@@ -20,8 +20,8 @@ percept_jax: one flag file in, a trained, measured, reproducible model out.
   ./launch.sh list                              models, data sets, experiments
   ./launch.sh prepare NAME [--from=DIR]         a data set into a TFDS folder, out of its authors' files
   ./launch.sh evaluate RUN_DIR                  accuracy and loss of a trained model
-  ./launch.sh predict RUN_DIR IMAGE...          what a trained model sees in PNG or JPEG files; or POINT, FILE.npz, SENTENCE, TEXT
-  ./launch.sh export RUN_DIR --to=FILE          its weights as a safetensors file, for --init_from
+  ./launch.sh predict RUN_DIR IMAGE_OR_FOLDER... what a trained model sees in PNG or JPEG files; or POINT, FILE.npz, SENTENCE, TEXT
+  ./launch.sh export RUN_DIR --to=FILE.safetensors its weights, for --init_from
   ./launch.sh plot RUN_DIR [--boundary]         the pictures of a run; the decision boundary of a model of points
   ./launch.sh plot --augmentations FILE.flags   what its augmentation does to training images
   ./launch.sh setup                             install, or add what PERCEPT_EXTRAS names (cuda, tpu, tf, bench)

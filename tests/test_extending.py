@@ -1,14 +1,21 @@
 """What an addition costs: a file and a line, and nothing in the package knows of it."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from extensions.counting import COUNTING
+from extensions.csv_points import CsvPoints
+from extensions.size import SIZE
 
 from percept_jax import load
+from percept_jax.cli.commands import COMMANDS, OPTIONS
 from percept_jax.cli.main import main
 from percept_jax.data.images import encode_png
+from percept_jax.data.registry import READERS, Kind
 from percept_jax.tasks import TASKS
 
 MOST = 5
@@ -92,3 +99,80 @@ def test_a_metric_is_added_with_one_record(small, monkeypatch, tmp_path, capsys)
     assert main(["compare", str(tmp_path / "sweep"), "--metric=test/accuracy", "--json", f"--to={tmp_path / 'table'}"]) == 0
     table = json.loads(capsys.readouterr().out.splitlines()[-1])
     np.testing.assert_allclose([1 - row["mean"] for row in table["rows"]], [low, high])
+
+
+def test_a_reader_is_added_with_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(READERS, "csv", Kind(CsvPoints))
+    rng = np.random.default_rng(0)
+    rows = [f"{x:.4f},{y:.4f},{'above' if x + y > 0 else 'below'}" for x, y in rng.normal(size=(300, 2))]
+    (tmp_path / "points.csv").write_text("\n".join(rows) + "\n")
+    flags = [f"--dataset=csv:{tmp_path / 'points.csv'}", "--model=linear", "--epochs=40", "--devices=1"]
+    assert main([*flags, f"--run_dir={tmp_path / 'run'}", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["test"]["accuracy"] > 0.9
+    assert re.search(r"--dataset=csv:.*points\.csv#[0-9a-f]{16}", (tmp_path / "run" / "run.flags").read_text())
+    assert main(["predict", str(tmp_path / "run"), "1,1", "-1,-1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["predictions"]
+    assert [p["class"] for p in found] == ["above", "below"]
+    # The content is the data set, wherever the file is; other content is another run.
+    shutil.move(tmp_path / "points.csv", tmp_path / "moved.csv")
+    moved = [f"--dataset=csv:{tmp_path / 'moved.csv'}", *flags[1:], f"--run_dir={tmp_path / 'run'}", "--json"]
+    assert main(moved) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
+    (tmp_path / "moved.csv").write_text("\n".join(rows[::-1]) + "\n")
+    assert main(moved) == 2
+    assert "holds another run" in capsys.readouterr().err
+    (tmp_path / "moved.csv").write_text("1,2\n")
+    assert main([*moved[:-2], f"--run_dir={tmp_path / 'other'}", "--json"]) == 4
+    assert "moved.csv: line 1 is not x,y,class" in capsys.readouterr().err
+
+
+def test_a_command_is_added_with_one_file_and_one_line(small, monkeypatch, capsys):
+    from percept_jax import train
+
+    monkeypatch.setitem(COMMANDS, "size", SIZE)
+    for option in SIZE.options:
+        monkeypatch.setitem(OPTIONS, option.name, option)
+    run = train(small)
+    capsys.readouterr()
+    assert main(["size", str(run.path), "--unit=KiB", "--json"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    found = json.loads(out[-1])
+    assert found["bytes"] > 1024
+    assert out[0] == f"{found['bytes'] / 1024:.1f} KiB"
+    assert main(["size", "--help"]) == 0
+    assert "size RUN_DIR [--unit=B|KiB]" in capsys.readouterr().out
+    assert main(["size"]) == 2
+    assert capsys.readouterr().err == "usage: size RUN_DIR [--unit=B|KiB]\n"
+    assert main(["size", str(run.path), "--to=x"]) == 2
+    assert "--to: does not apply to size" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_augmentation_is_one_function_and_one_field(tmp_path, launch):
+    """In a copy of the package, where nothing but augment.py is touched."""
+    root = Path(__file__).parent.parent
+    shutil.copytree(root / "percept_jax", tmp_path / "percept_jax", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "launch.sh", tmp_path)
+    (tmp_path / "experiments").mkdir()
+    path = tmp_path / "percept_jax" / "data" / "augment.py"
+    parts = (root / "tests" / "extensions" / "posterize.txt").read_text().split("----\n")
+    text = path.read_text()
+    for where, new in zip(("    mixup: float = knob(", "    if on.brightness:\n", "def translate("), parts[:3], strict=True):
+        assert text.count(where) == 1
+        text = text.replace(where, new + where)
+    text = text.replace('"crop_area": 10,', '"crop_area": 10, "posterize": 11,')
+    path.write_text(text)
+    flags = ["--model=mlp", "--steps=20", "--devices=1"]
+    losses = {}
+    for levels in (0, 2):
+        run = tmp_path / f"run{levels}"
+        done = launch(*flags, f"--posterize={levels}", f"--run_dir={run}", script=tmp_path / "launch.sh")
+        assert done.returncode == 0, done.stderr
+        assert f"--posterize={levels}" in (run / "run.flags").read_text()
+        losses[levels] = json.loads((run / "result.json").read_text())["test"]["loss"]
+    assert losses[0] != losses[2]
+    shown = launch("--help", script=tmp_path / "launch.sh").stdout
+    assert "--posterize=0" in shown
+    wrong = launch(*flags, "--posterize=300", script=tmp_path / "launch.sh")
+    assert (wrong.returncode, "outside [0, 256]" in wrong.stderr) == (2, True)

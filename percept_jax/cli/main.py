@@ -8,9 +8,10 @@ from typing import Any
 
 from percept_jax.cli import environment, signals
 from percept_jax.cli.commands import COMMANDS, OPTIONS, Command
+from percept_jax.cli.commands.base import Request
 from percept_jax.cli.flagfile import COMMAND_LINE
 from percept_jax.cli.flags import located
-from percept_jax.cli.request import Request, parse
+from percept_jax.cli.request import parse
 from percept_jax.cli.sweep_request import SweepRequest
 from percept_jax.console import say
 from percept_jax.errors import PerceptError, UsageError, first_line

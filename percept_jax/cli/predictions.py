@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from percept_jax import api, paths
-from percept_jax.cli.request import Request
+from percept_jax.cli.commands.base import Request
 from percept_jax.console import say
 from percept_jax.data import feed
 from percept_jax.data.images import read, resize

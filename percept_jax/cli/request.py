@@ -1,38 +1,17 @@
-"""What a command line asks for."""
+"""From a command line to what it asks for."""
 
 import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from percept_jax.cli import sweep_request
+from percept_jax.cli.commands.base import Request
 from percept_jax.cli.flagfile import COMMAND_LINE, expand
 from percept_jax.cli.flags import booleans, understand
 from percept_jax.cli.sweep_request import SweepRequest
 from percept_jax.errors import UsageError
-from percept_jax.experiment import Experiment
-
-
-class Request(NamedTuple):
-    """A command line that has been understood.
-
-    Attributes:
-        words: its positional arguments, without flag files.
-        experiment: not yet validated.
-        options: what is asked of a command, and is no part of an experiment.
-        origins: flag -> "file:line" or "command line", for those that were given.
-        file: the flag file, where there is one.
-        name: of the experiment: the flag file's; empty without one.
-    """
-
-    words: list[str]
-    experiment: Experiment
-    options: dict[str, Any]
-    origins: dict[str, str]
-    file: str
-    name: str
 
 
 def parse(args: Sequence[str]) -> Request | SweepRequest:

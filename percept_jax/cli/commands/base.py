@@ -1,9 +1,30 @@
-"""Command and Option: what can be typed after ./launch.sh, each declared beside the code that does it."""
+"""Command, with its Options, and Request: what can be typed after ./launch.sh, and what was."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from percept_jax.errors import UsageError
+from percept_jax.experiment import Experiment
+
+
+class Request(NamedTuple):
+    """A command line that has been understood.
+
+    Attributes:
+        words: its positional arguments, without flag files.
+        experiment: not yet validated.
+        options: what is asked of a command, and is no part of an experiment.
+        origins: flag -> "file:line" or "command line", for those that were given.
+        file: the flag file, where there is one.
+        name: of the experiment: the flag file's; empty without one.
+    """
+
+    words: list[str]
+    experiment: Experiment
+    options: dict[str, Any]
+    origins: dict[str, str]
+    file: str
+    name: str
 
 
 class Option(NamedTuple):

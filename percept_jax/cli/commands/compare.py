@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.base import Command, Option, Request
 from percept_jax.cli.commands.sweep import SWEEP
 from percept_jax.cli.flagfile import COMMAND_LINE
 from percept_jax.errors import UsageError
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Writes and prints the table of sweeps and runs, paired by seed. Returns it."""
     import hashlib
 

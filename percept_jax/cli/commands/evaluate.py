@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command
+from percept_jax.cli.commands.base import Command, Request
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Evaluates the best weights on the validation and the test split. Returns their metrics."""
     path = EVALUATE.one(request.words)
     from percept_jax import api

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command
+from percept_jax.cli.commands.base import Command, Request
 from percept_jax.cli.commands.compare import COMPARE
 from percept_jax.errors import UsageError
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Writes the best weights, under their own names, for --init_from or another program. Returns the file's path."""
     path, to = EXPORT.one(request.words), request.options["to"]
     if not to.endswith(".safetensors"):

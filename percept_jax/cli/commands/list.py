@@ -5,11 +5,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from percept_jax.cli.commands.base import Command
+from percept_jax.cli.commands.base import Command, Request
 from percept_jax.errors import UsageError
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Prints the models with their knobs, the data sets and the experiments. Returns their names."""
     if request.words:
         raise UsageError(f"usage: {LIST.usage}")

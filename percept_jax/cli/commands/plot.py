@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.base import Command, Option, Request
 from percept_jax.errors import UsageError
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Draws pictures. Returns their paths."""
     from percept_jax import api, plots
     from percept_jax.cli.runtime import use_compilation_cache

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.base import Command, Option, Request
 from percept_jax.errors import UsageError
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Predicts each of the examples that are named. Returns the predictions.
 
     Images are PNG or JPEG files, or folders of them, points are numbers such as 0.5,-1; a file of sequences is an .npz with x,

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.base import Command, Option, Request
 
 
-def run(request: Any) -> dict[str, Any]:
+def run(request: Request) -> dict[str, Any]:
     """Writes a TFDS folder out of the files as their authors distribute them, downloaded without --from. Returns its path."""
     name, options = PREPARE.one(request.words), request.options
     from percept_jax.console import say

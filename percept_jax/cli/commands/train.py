@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from percept_jax.cli.commands.base import Command, Option
+from percept_jax.cli.commands.base import Command, Option, Request
 
 
-def run(request: Any, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
+def run(request: Request, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
     """Trains what a command line that was given at `began` describes. Returns the result."""
     if request.options["dry_run"]:
         from percept_jax.cli.dry_run import dry_run
