@@ -384,7 +384,7 @@ def test_changes_follow_one_another_in_the_documented_order(dtype, drawn):
 
 def test_many_at_once_are_as_one_at_a_time_with_one_channel_too(drawn):
     images, keys = some_image((3, 8, 10, 1)).astype(np.float32), some_keys(4000, seed=1)[:3]
-    strengths = ALL._replace(pca_color=0)
+    strengths = dataclasses.replace(ALL, pca_color=0)
 
     def one(key, image):
         return augment(key, {"image": image}, jnp.ones((1, 1)), jnp.full(1, 0.5), strengths)["image"]
@@ -511,9 +511,9 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
 @pytest.mark.slow
 def test_a_crop_is_drawn_alike_in_float64_and_leaves_the_other_draws_alone(drawn):
     keys = some_keys(4000, seed=1)[:50]
-    with_crop = draws(keys, ALL._replace(crop_area=0.3))
+    with_crop = draws(keys, dataclasses.replace(ALL, crop_area=0.3))
     np.testing.assert_array_equal(
-        draws(keys, ALL._replace(crop_area=0.3), "float64")["resized_crop"], with_crop.pop("resized_crop")
+        draws(keys, dataclasses.replace(ALL, crop_area=0.3), "float64")["resized_crop"], with_crop.pop("resized_crop")
     )
     for name, numbers in with_crop.items():
         np.testing.assert_array_equal(numbers, drawn[name][:50])

@@ -34,7 +34,7 @@ SAME = {
     "a comment in the step": ("training/step.py", r"^    _, key = ", r"    # A comment.\n\n\g<0>"),
     "a docstring of the step": ("training/step.py", r'"""Measures the examples', '"""Looks at the examples'),
     "the docstring of a module": ("data/augment.py", r"\A\"\"\"", '"""Well: '),
-    "a message": ("training/optim.py", r"raise UsageError\(.", 'raise UsageError("No: " + f"'),
+    "a message": ("training/optim.py", r'raise UsageError\(f"', 'raise UsageError(f"No: '),
     "a plot": ("plots.py", r"^NAMED = 40", "NAMED = 30"),
     "a command": ("cli/commands/train.py", r"loss \{", "its loss {"),
     "the command line": ("cli/main.py", r"^def main", "VERSION = 3\n\n\ndef main"),
