@@ -1,5 +1,11 @@
 """What several test files share."""
 
+import importlib.util
+import re
+import sys
+import tempfile
+from pathlib import Path
+
 from percept_jax.data import cache, registry
 from percept_jax.data.readers.base import ReaderConfig
 
@@ -19,3 +25,23 @@ def read_all(name, folder, size=0, **config):
     config = ReaderConfig(**config)
     reader = registry.open_reader(name, folder, config)
     return cache.load(reader, reader.describe(), size, config, folder / "cache")
+
+
+EXTENDING = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+
+
+def blocks(text, language):
+    """The fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def documented(path):
+    """The module that docs/extending.md shows under a path, as it stands there."""
+    (code,) = [block for block in blocks(EXTENDING, "python") if block.startswith(f"# percept_jax/{path}\n")]
+    name = f"documented_{Path(path).stem}"
+    file = Path(tempfile.mkdtemp()) / f"{name}.py"
+    file.write_text(code)
+    spec = importlib.util.spec_from_file_location(name, file)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

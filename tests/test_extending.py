@@ -1,4 +1,4 @@
-"""What an addition costs: a file and a line, and nothing in the package knows of it."""
+"""What an addition costs: a file and a line, and the package stays as it is. The examples are those of docs/extending.md."""
 
 import json
 import re
@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from extensions.counting import COUNTING
-from extensions.csv_points import CsvPoints
-from extensions.size import SIZE
+from helpers import EXTENDING, blocks, documented
 
 from percept_jax import load
 from percept_jax.cli.commands import COMMANDS, OPTIONS
@@ -37,7 +35,8 @@ def ones(tmp_path):
 
 def test_a_task_is_added_with_one_file_and_one_line(ones, tmp_path, monkeypatch, capsys):
     """It is trained, evaluated, swept over, compared and predicted with; its metrics are no one else's."""
-    monkeypatch.setitem(TASKS, "counting", COUNTING)
+    counting = documented("tasks/counting.py").COUNTING
+    monkeypatch.setitem(TASKS, "counting", counting)
 
     def run(*args, code=0):
         assert main([*map(str, args), "--json"]) == code
@@ -65,7 +64,7 @@ def test_a_task_is_added_with_one_file_and_one_line(ones, tmp_path, monkeypatch,
     none, five = (row["count"] for row in found["predictions"])
     assert none < 1 < 4 < five
     assert f"{images[1]}  {five:.2f}" in out
-    assert load(tmp_path / "run").task is COUNTING
+    assert load(tmp_path / "run").task is counting
 
     sweep = [flags, "--sweep", "--hidden={1,16}", "--seeds=2", "--epochs=20", f"--run_dir={tmp_path / 'sweep'}"]
     table, _ = run(*sweep)
@@ -88,7 +87,8 @@ def test_a_metric_is_added_with_one_record(small, monkeypatch, tmp_path, capsys)
     from percept_jax.metrics import Metric
 
     task = TASKS["classification"]
-    error = Metric("error_rate", False, "z.4f", lambda sums: 1 - sums["correct"] / sums["positions"])
+    (text,) = [block for block in blocks(EXTENDING, "python") if block.startswith("Metric(")]
+    error = eval(text, {"Metric": Metric})
     monkeypatch.setitem(TASKS, "classification", task._replace(metrics=(*task.metrics, error)))
     args = ["--sweep", "--model=mlp", "--hidden=16", "--steps=20", "--devices=1", "--learning_rate={0.001,0.1}", "--seeds=2"]
     assert main([*args, f"--run_dir={tmp_path / 'sweep'}", "--json"]) == 0
@@ -102,7 +102,7 @@ def test_a_metric_is_added_with_one_record(small, monkeypatch, tmp_path, capsys)
 
 
 def test_a_reader_is_added_with_one_file_and_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(READERS, "csv", Kind(CsvPoints))
+    monkeypatch.setitem(READERS, "csv", Kind(documented("data/readers/csv_points.py").CsvPoints))
     rng = np.random.default_rng(0)
     rows = [f"{x:.4f},{y:.4f},{'above' if x + y > 0 else 'below'}" for x, y in rng.normal(size=(300, 2))]
     (tmp_path / "points.csv").write_text("\n".join(rows) + "\n")
@@ -130,8 +130,9 @@ def test_a_reader_is_added_with_one_file_and_one_line(tmp_path, monkeypatch, cap
 def test_a_command_is_added_with_one_file_and_one_line(small, monkeypatch, capsys):
     from percept_jax import train
 
-    monkeypatch.setitem(COMMANDS, "size", SIZE)
-    for option in SIZE.options:
+    size = documented("cli/commands/size.py").SIZE
+    monkeypatch.setitem(COMMANDS, "size", size)
+    for option in size.options:
         monkeypatch.setitem(OPTIONS, option.name, option)
     run = train(small)
     capsys.readouterr()
@@ -156,9 +157,13 @@ def test_an_augmentation_is_one_function_and_one_field(tmp_path, launch):
     shutil.copy(root / "launch.sh", tmp_path)
     (tmp_path / "experiments").mkdir()
     path = tmp_path / "percept_jax" / "data" / "augment.py"
-    parts = (root / "tests" / "extensions" / "posterize.txt").read_text().split("----\n")
+    field, call, function = (
+        next(block for block in blocks(EXTENDING, "python") if block.startswith(start))
+        for start in ("    posterize: int", "    if on.posterize", "def posterize")
+    )
     text = path.read_text()
-    for where, new in zip(("    mixup: float = knob(", "    if on.brightness:\n", "def translate("), parts[:3], strict=True):
+    places = {"    mixup: float = knob(": field, "    if on.brightness:\n": call, "def translate(": function + "\n\n"}
+    for where, new in places.items():
         assert text.count(where) == 1
         text = text.replace(where, new + where)
     text = text.replace('"crop_area": 10,', '"crop_area": 10, "posterize": 11,')
@@ -176,3 +181,29 @@ def test_an_augmentation_is_one_function_and_one_field(tmp_path, launch):
     assert "--posterize=0" in shown
     wrong = launch(*flags, "--posterize=300", script=tmp_path / "launch.sh")
     assert (wrong.returncode, "outside [0, 256]" in wrong.stderr) == (2, True)
+
+
+def test_an_optimizer_is_one_function_and_one_line(monkeypatch):
+    from percept_jax.experiment import Experiment, stack_hparams
+    from percept_jax.training import optim
+
+    (code,) = [block for block in blocks(EXTENDING, "python") if block.startswith("def lion(")]
+    names = dict(vars(optim))
+    exec(code, names)
+    monkeypatch.setitem(optim.OPTIMIZERS, "lion", names["lion"])
+    hparams = stack_hparams([Experiment(steps=1, momentum=0.9, beta2=0.99)], 1)
+    hparams = type(hparams)(*(column[0] for column in hparams))
+    params = {"kernel": np.ones(3, np.float32)}
+    optimizer = optim.make_optimizer("lion", np.float32(0.1), hparams)
+    updates, _ = optimizer.update({"kernel": np.array([3.0, -0.1, 0.0], np.float32)}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [-0.1, 0.1, 0.0], rtol=1e-6)
+
+
+def test_the_model_of_the_docs_is_that_of_the_readme(monkeypatch):
+    from percept_jax import models
+
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (code,) = [block for block in blocks(readme, "python") if block.startswith("# percept_jax/models/bilinear.py")]
+    assert code in blocks(EXTENDING, "python")
+    monkeypatch.setitem(models.MODELS, "bilinear", documented("models/bilinear.py").Bilinear)
+    assert main(["--model=bilinear", "--rank=6", "--steps=1", "--dry_run"]) == 0
