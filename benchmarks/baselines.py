@@ -28,7 +28,7 @@ def main() -> None:
     info = registry.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
     dataset = registry.load("mnist", data_path(""), info, 28)
     pixels = dataset.inputs.reshape(len(dataset.inputs), -1).astype(np.float32) / 255
-    parts = {role: (pixels[index], dataset.examples["label"][index]) for role, index in info.index.items()}
+    parts = {role: (pixels[index], dataset.examples["label"][index]) for role, index in info.roles.items()}
     print("| scikit-learn | chosen | validation accuracy | test accuracy | seconds |")
     print("|---|---|---|---|---|")
     for name, candidates in CANDIDATES.items():

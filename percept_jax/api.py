@@ -63,7 +63,7 @@ class Trained:
     variables: dict[str, Any]
     best_step: int | None
     data_crc: int
-    result: dict[str, Any] | None
+    result: records.Result | None
 
     @cached_property
     def _program(self) -> Program:
@@ -160,8 +160,10 @@ class Trained:
                 batch, lengths = self.preprocessing.stack(examples[first : first + feed.BATCH], longest)
                 rows.append(jax.device_get(self._predict(self.variables, batch, lengths, mean, inv_std)))
         if not rows:
-            return (np.zeros((0, self._program.outputs.num_classes)),) * 2
-        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+            nothing = np.zeros((0, self._program.outputs.num_classes))
+            return nothing, nothing
+        logits, probabilities = zip(*rows, strict=True)
+        return np.concatenate(logits), np.concatenate(probabilities)
 
     def evaluate(self, data_dir: str = "", dataset: str = "") -> dict[str, dict[str, Any]]:
         """Metrics of the validation and the test split, by name: every example once.
@@ -187,7 +189,7 @@ class Trained:
             batch = feed.evaluation_batch_size(data, 1)
             found = {}
             for split in ("validation", "test"):
-                totals = evaluation.evaluate(step, variables, feed.batches(placed, spec.index[split], batch))
+                totals = evaluation.evaluate(step, variables, feed.batches(placed, spec.roles[split], batch))
                 found[split] = evaluation.metrics(totals, 0, self._program)
             return found
 
@@ -261,7 +263,7 @@ def run(
 
 def _checked(path: Path, note: Callable[[str], None]) -> Path:
     """The directory of a finished run; `note` is told what is wrong with it. Raises DataError where it diverged."""
-    result = records.read_result(path)
+    result: Any = records.read_result(path)
     try:
         records.read_whole(path)
     except StorageError as error:
@@ -280,7 +282,7 @@ def load(run_dir: str | Path) -> Trained:
     found = stored.read(path, lambda line: say(line, error=True))
     header = found.header
     try:
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in header["experiment"].items()}
         knobs = {name: values.pop(name) for name in list(values) if name not in KNOBS}
         experiment = Experiment(**values, knobs=knobs, run_dir=str(path))
         preprocessing = preprocess.read(header["preprocessing"])

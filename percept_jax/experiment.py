@@ -90,7 +90,7 @@ class Experiment(RunConfig, OptimConfig, LossConfig, TrainingConfig, Augmentatio
             value = value.__fspath__() if hasattr(value, "__fspath__") else value
             whole = isinstance(value, int) and not isinstance(value, bool)
             value = tuple(value) if isinstance(value, list) else value
-            object.__setattr__(self, name, float(value) if hint is float and whole else value)
+            object.__setattr__(self, name, float(value) if hint is float and isinstance(value, int) and whole else value)
         knobs = {name: tuple(value) if isinstance(value, list) else value for name, value in self.knobs.items()}
         object.__setattr__(self, "knobs", knobs)
 
@@ -164,7 +164,9 @@ KNOBS: dict[str, Knob] = {f.name: f.metadata["knob"] for f in dataclasses.fields
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Experiment) if f.metadata}
 
 # The traced values, as the compiled step receives them. `epochs` has been turned into steps by then.
-HParams = NamedTuple("HParams", [(name, np.ndarray) for name, k in KNOBS.items() if k.role == "traced" and name != "epochs"])
+_TRACED = [(name, np.ndarray) for name, k in KNOBS.items() if k.role == "traced" and name != "epochs"]
+# Its fields follow from the knobs, which no type checker sees.
+HParams = NamedTuple("HParams", _TRACED)  # pyright: ignore[reportArgumentType]
 
 
 def stack_hparams(experiments: Sequence[Experiment], steps: int) -> HParams:

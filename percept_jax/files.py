@@ -245,5 +245,5 @@ def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         parts.append(json.dumps([name, array.dtype.name, list(arrays[name].shape)]).encode())
-        parts.append(memoryview(array.reshape(-1).view(np.uint8)))
+        parts.append(array.reshape(-1).view(np.uint8).data)
     return digest(*parts)

@@ -121,7 +121,7 @@ def _families_with(absent: Collection[str]) -> dict[str, str]:
     families = sorted(files, key=lambda family: (not any(word in family.lower() for word in _LARGE), family))
     taken, rest, found = {}, set(absent), {}
     for family in families[:_LOOKED_AT]:
-        found[family] = _letters_of(files[family]) & absent
+        found[family] = _letters_of(files[family]) & set(absent)
         if found[family] >= rest:
             break
     while rest and len(taken) < _TAKEN:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from percept_jax import load, train
 from percept_jax.errors import Interrupted, PerceptError
 from percept_jax.sweeps import compare
+from percept_jax.tasks import TASKS
 from percept_jax.training import checkpoint
 from percept_jax.training.keeper import Keeper
 from percept_jax.training.run_dir import RunDir
@@ -142,7 +143,7 @@ def test_an_interrupted_run_goes_on_from_what_was_saved_or_says_why_not(made, tm
             assert header == right[header["step"]][1]
             assert all(arrays[name].tobytes() == array.tobytes() for name, array in right[header["step"]][0].items())
             assert header["step"] == 15 or found[1] or not checkpoint.path_of(path / "checkpoints", 15).exists()
-            held.begin(header["step"], ["cpu:0"], 1, header["log"])
+            held.begin(header["step"], ["cpu:0"], TASKS["classification"], 1, header["log"])
             assert log.startswith((path / "metrics.jsonl").read_bytes())
             assert (path / "metrics.jsonl").read_bytes().count(b"\n") == header["log"]["lines"]
     except PerceptError as error:

@@ -25,7 +25,7 @@ def test_digits_are_scikit_learn_s_all_of_them_once(digits):
     pixels = {image.tobytes() + bytes([label]) for image, label in zip(digits.inputs, digits.examples["label"], strict=True)}
     scans = np.round(theirs.images * 255 / 16).astype(np.uint8)
     assert pixels == {scan.tobytes() + bytes([label]) for scan, label in zip(scans, theirs.target, strict=True)}
-    assert {name: len(index) for name, index in digits.spec.index.items()} == {"train": 1077, "validation": 360, "test": 360}
+    assert {name: len(index) for name, index in digits.spec.roles.items()} == {"train": 1077, "validation": 360, "test": 360}
 
 
 def test_the_split_is_stratified_and_fixed():
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 def test_normalisation(digits):
-    pixels = digits.inputs[digits.spec.index["train"]].astype(np.float64)
+    pixels = digits.inputs[digits.spec.roles["train"]].astype(np.float64)
     seen = {name: preprocess.fit(name, digits) for name in ("standard", "unit", "none")}
 
     def model_sees(name):

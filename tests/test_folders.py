@@ -216,7 +216,7 @@ def test_splits_may_be_in_capitals(names, tmp_path):
     info = described(tmp_path / "set")
     assert info.splits == {name.lower(): 18 - 2 * n for n, name in enumerate(names)}
     assert info == described(tmp_path / "small")
-    assert len(info.select().index["test"]) == 2 * (10 - len(names))
+    assert len(info.select().roles["test"]) == 2 * (10 - len(names))
     digits = registry.fingerprint(f"folder:{tmp_path / 'set'}", tmp_path)
     assert digits == registry.fingerprint(f"folder:{tmp_path / 'small'}", tmp_path)
     make(tmp_path / "set" / "tEST")

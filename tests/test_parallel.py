@@ -119,7 +119,7 @@ def test_a_neighbour_that_diverges_leaves_the_others_their_bits(digits):
 
 def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):
     experiment = Experiment(model="mlp", steps=1)
-    index = digits.spec.index["test"]
+    index = digits.spec.roles["test"]
     found = []
     for devices in (1, 8):
         devices = jax.local_devices()[:devices]
@@ -145,7 +145,7 @@ def test_a_traced_number_changes_the_result_and_compiles_nothing(digits, caplog)
     program = make_program(base, digits.spec)
     step, evaluate = parallel.compile_train(program, devices, 1), parallel.compile_eval(program, devices, 1)
     data = parallel.place(preprocess.device_data(digits, preprocess.fit("standard", digits), np.dtype("float32")), devices)
-    index = digits.spec.index["train"][None, :16]
+    index = digits.spec.roles["train"][None, :16]
     changed = {
         "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.1, "dropout_rate": 0.5, "label_smoothing": 0.2,
         "warmup_steps": 10, "steps": 30, "seed": 4294967295, "clip_norm": 0.1, "decay_rate": 0.5, "beta2": 0.9, "epsilon": 1e-3,

@@ -356,7 +356,7 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
 
 def test_prediction_sees_what_evaluation_saw(small, digits):
     run = train(small)
-    index = digits.spec.index["test"]
+    index = digits.spec.roles["test"]
     predicted = run.predict(digits.inputs[index]).labels
     assert (predicted == digits.examples["label"][index]).mean() == run.result["test"]["accuracy"]
 
@@ -365,7 +365,7 @@ def test_prediction_sees_what_evaluation_saw(small, digits):
 def test_prediction_is_evaluation_where_probabilities_round_to_equals(small, digits, loss):
     """Pixels of 0 to 255 make outputs of hundreds, whose sigmoids are 0 or 1 to the computer."""
     run = train(dataclasses.replace(small, model="linear", knobs={}, loss=loss, normalize="none", learning_rate=0.01, steps=100))
-    index = digits.spec.index["test"]
+    index = digits.spec.roles["test"]
     predicted = run.predict(digits.inputs[index])
     assert (predicted.labels == digits.examples["label"][index]).mean() == run.result["test"]["accuracy"]
     np.testing.assert_allclose(predicted.probabilities.sum(1), 1, rtol=1e-5)

@@ -106,8 +106,8 @@ def test_a_run_sees_the_examples_of_its_splits_and_no_others(small, digits):
     run = train(experiment)
     assert run.result["test"]["examples"] == 40
     assert run.result["validation"]["examples"] == 100
-    predicted = run.predict(digits.inputs[digits.spec.index["test"][-40:]]).labels
-    assert (predicted == digits.examples["label"][digits.spec.index["test"][-40:]]).mean() == run.result["test"]["accuracy"]
+    predicted = run.predict(digits.inputs[digits.spec.roles["test"][-40:]]).labels
+    assert (predicted == digits.examples["label"][digits.spec.roles["test"][-40:]]).mean() == run.result["test"]["accuracy"]
     assert json.loads((run.path / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == pytest.approx(5 * 32 / (538 + 60))
 
 
@@ -161,7 +161,7 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
         for split in IMAGES
         for image, label in zip(IMAGES[split], LABELS[split], strict=True)
     }  # fmt: skip
-    np.testing.assert_array_equal(np.sort(dataset.examples["label"][info.index["test"]]), np.sort(LABELS["test"]))
+    np.testing.assert_array_equal(np.sort(dataset.examples["label"][info.roles["test"]]), np.sort(LABELS["test"]))
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -439,7 +439,7 @@ def test_a_folder_may_name_its_splits(tmp_path):
                 save(tmp_path / split / kind / f"{n}.png", Image.new("RGB", (4, 4), (n, n, 100)))
     info = registry.describe(f"folder:{tmp_path}", tmp_path).select()
     assert info.splits == {"test": 4, "train": 12, "val": 6}
-    assert {role: len(index) for role, index in info.index.items()} == {"train": 12, "validation": 6, "test": 4}
+    assert {role: len(index) for role, index in info.roles.items()} == {"train": 12, "validation": 6, "test": 4}
 
 
 def test_faults_of_a_folder_are_named(tmp_path, capsys):
@@ -536,14 +536,14 @@ def test_points_are_fixed_balanced_and_finite(name, data_dir):
     assert dataset.inputs.dtype == np.float32
     assert np.isfinite(dataset.inputs).all()
     assert set(np.unique(dataset.examples["label"])) == {0, 1}
-    for index in dataset.spec.index.values():
+    for index in dataset.spec.roles.values():
         assert 0.4 < dataset.examples["label"][index].mean() < 0.6
     np.testing.assert_array_equal(load(name, data_dir, 1).inputs, dataset.inputs)
 
 
 def test_xnor_is_its_truth_table(data_dir):
     dataset = load("xnor", data_dir, 1)
-    for index in dataset.spec.index.values():
+    for index in dataset.spec.roles.values():
         table = {tuple(point[0, 0]): label for point, label in pairs(dataset, index)}
         assert table == {(0, 0): 1, (0, 1): 0, (1, 0): 0, (1, 1): 1}
 

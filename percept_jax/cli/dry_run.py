@@ -4,9 +4,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import summary
 
 from percept_jax import models
 from percept_jax.console import is_terminal, say
@@ -33,7 +33,7 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     stored = preflight.stored_size(experiment, size)
     with jax.enable_x64(experiment.dtype == "float64"):
         found = _program(experiment, spec, shape, (stored, stored, shape[-1]) if spec.kind == "images" else shape, len(devices))
-    examples = len(spec.index["train"])
+    examples = len(spec.roles["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
     path = str(run_path(experiment, name or preflight.default_name(experiment)))
     say(f"parameters     {found['parameters']:,}")
@@ -63,13 +63,14 @@ def _program(
     program = make_program(experiment, spec)
     example = jnp.zeros((1, *shape), jnp.int32 if spec.words else jnp.float32)
     console = {"width": 130, "force_terminal": is_terminal(sys.stdout)}
-    say(nn.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
+    say(summary.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
     here = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
-    index = jax.ShapeDtypeStruct((1, experiment.batch(len(spec.index["train"])) // devices), jnp.int32)
+    index = jax.ShapeDtypeStruct((1, experiment.batch(len(spec.roles["train"])) // devices), jnp.int32)
     data = feed.abstract_data(spec, stored, hparams.learning_rate.dtype)
-    step = parallel.compile_train(program, here, 1).lower(state, index, hparams, data).compile()
+    train: Any = parallel.compile_train(program, here, 1)
+    step = train.lower(state, index, hparams, data).compile()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "memory_bytes": parallel.memory_bytes(step),

@@ -50,7 +50,7 @@ def load(
 
     Args:
         reader: of the data set.
-        spec: of it, with its index.
+        spec: of it, with its roles.
         image_size: pixels a side; sequences and points have none.
         config: how many bad examples are skipped, and whether a cache is made anew.
         folder: where caches are.

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
 from percept_jax.data.sampler import Sampler
 from percept_jax.data.spec import Dataset, DatasetSpec
@@ -16,7 +15,7 @@ PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are few
 
 
 class Data(NamedTuple):
-    """Examples on a device, and how they are normalized.
+    """Examples, and how they are normalized: arrays on a device, NumPy's to be placed there, or shapes to compile for.
 
     Attributes:
         features: by name, each `[examples, ...]`, as in `Dataset`.
@@ -25,12 +24,12 @@ class Data(NamedTuple):
         target_mean, target_inv_std: `[features]`, the same for targets that are values; else empty.
     """
 
-    features: Mapping[str, Array]
-    mean: Array
-    inv_std: Array
-    components: Array
-    target_mean: Array
-    target_inv_std: Array
+    features: Mapping[str, Any]
+    mean: Any
+    inv_std: Any
+    components: Any
+    target_mean: Any
+    target_inv_std: Any
 
 
 def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> Data:
@@ -89,6 +88,6 @@ def batches(data: Data, index: np.ndarray, batch: int) -> Iterator[tuple[Data, n
 
 def evaluation_batch_size(dataset: Dataset, devices: int) -> int:
     """Returns examples in one call of an evaluation step: the same for each held-out split, and a multiple of the devices."""
-    held_out = max(len(index) for role, index in dataset.spec.index.items() if role != "train")
+    held_out = max(len(index) for role, index in dataset.spec.roles.items() if role != "train")
     most = max(1, min(BATCH, PIXELS // math.prod(dataset.inputs.shape[1:])))
     return math.ceil(min(held_out, most) / devices) * devices

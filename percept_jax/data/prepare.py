@@ -10,12 +10,11 @@ import hashlib
 import http.client
 import io
 import json
-import os
 import re
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -44,7 +43,7 @@ class Remote(NamedTuple):
 class _Writer(tfds.core.ExampleWriter):
     """TFDS's writer of record files, with our TFRecord in place of TensorFlow's."""
 
-    def write(self, path: os.PathLike, examples: Iterable[tuple[int, bytes]]) -> None:
+    def write(self, path: Any, examples: Any) -> Any:
         if self.file_format is not tfds.core.FileFormat.TFRECORD:
             return super().write(path, examples)
         return tfrecord.write_records(Path(path), (record for _, record in examples))
@@ -60,7 +59,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     files: Mapping[str, Path]
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _Writer(self.info.file_format)
+        return _Writer(self.info.file_format or tfds.core.FileFormat.ARRAY_RECORD)
 
 
 class Digits(_Builder):
@@ -87,7 +86,7 @@ class Digits(_Builder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         return {
             split: self._generate_examples(digits.images[index], digits.target[index], index)
             for split, index in stratified_split(digits.target).items()
@@ -103,7 +102,7 @@ class _FromAuthors(_Builder, skip_registration=True):
     """Mixed into a stock builder: reads the authors' files in place of what that downloads and unpacks."""
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        features = self.info.features
+        features: Any = self.info.features
         if archive := cifar.ARCHIVES.get(self.name):
             classes = {label: features[label].num_classes for label in archive.names}
             splits, names = cifar.read_cifar(self.files[archive.file], archive, classes)
@@ -131,7 +130,7 @@ def remote_files(name: str) -> dict[str, Remote]:
     """The authors' files that a data set is made from, by name, as TFDS lists them; none for the digits."""
     if name == "digits":
         return {}
-    listed = tfds.builder_cls(name).url_infos
+    listed = tfds.builder_cls(name).url_infos or {}
     return {url.rsplit("/", 1)[-1]: Remote(url, int(info.size), info.checksum) for url, info in listed.items()}
 
 

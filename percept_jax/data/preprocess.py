@@ -100,7 +100,7 @@ def fit(normalize: str, dataset: Dataset) -> Preprocessing:
     Statistics are those of the training split; of sequences, of the time steps before their ends.
     """
     spec, examples = dataset.spec, dataset.examples
-    train = np.sort(spec.index["train"])
+    train = np.sort(spec.roles["train"])
     size = dataset.inputs.shape[1] if spec.kind in ("images", "points") else 0
     found = Preprocessing(spec.features, spec.input, spec.kind, size, spec.classes, spec.words)
     if "target" in examples:

@@ -141,8 +141,8 @@ def parts(name: str) -> tuple[str, str, str]:
     kind, colon, rest = name.partition(":")
     if not colon or kind not in READERS:
         return "", "", ""
-    path, checksum = re.fullmatch(r"(.*?)(?:#([0-9a-f]{16}))?", rest, re.DOTALL).groups()
-    return kind, path, checksum or ""
+    found = re.search(r"#([0-9a-f]{16})\Z", rest)
+    return (kind, rest[: found.start()], found[1]) if found else (kind, rest, "")
 
 
 def plain(name: str) -> str:

@@ -41,7 +41,7 @@ class DatasetSpec(NamedTuple):
         kind: what that is: an image of bytes, a point, or a sequence: of values, of tokens that are numbers, of words, or of
             the characters of a text, each to be predicted from those before it.
         words: what each token stands for.
-        index: where the examples to train, validate and test on are, once that is chosen.
+        roles: where the examples to train, validate and test on are, once that is chosen.
     """
 
     features: Mapping[str, Feature]
@@ -51,7 +51,7 @@ class DatasetSpec(NamedTuple):
     input: str = "image"
     kind: Kind = "images"
     words: tuple[str, ...] = ()
-    index: Mapping[str, np.ndarray] = {}
+    roles: Mapping[str, np.ndarray] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +59,7 @@ class DatasetSpec(NamedTuple):
         return tuple(self.features[self.input].shape)
 
     def select(self, train: str = "", validation: str = "", test: str = "") -> "DatasetSpec":
-        """Returns this data set with its index, and only the splits that are used. Raises UsageError, see `splits.choose`."""
+        """Returns this data set with its roles, and only the splits that are used. Raises UsageError, see `splits.choose`."""
         index = choose(self.splits, train, validation, test)
         used, kept, seen, start = np.concatenate(list(index.values())), {}, [], 0
         for name, size in self.splits.items():
@@ -67,7 +67,7 @@ class DatasetSpec(NamedTuple):
             kept |= {name: size} if seen[-1] else {}
             start += size
         moved = np.cumsum(np.repeat(seen, list(self.splits.values()))) - 1
-        return self._replace(splits=kept, index={role: moved[at].astype(np.int32) for role, at in index.items()})
+        return self._replace(splits=kept, roles={role: moved[at].astype(np.int32) for role, at in index.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Dataset(NamedTuple):
     """A data set in memory.
 
     Attributes:
-        spec: with its index.
+        spec: with its roles.
         examples: the features of all examples, split by split, each an array `[examples, ...]`. Images are resized to
             `[examples, size, size, channels]`, sequences padded with 0 to the longest one.
     """
@@ -130,7 +130,7 @@ class Dataset(NamedTuple):
         """A checksum of all that is in it."""
         crc = 0
         for name, array in self.examples.items():
-            crc = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(name.encode(), crc))
+            crc = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), zlib.crc32(name.encode(), crc))
         return crc
 
     def check(self, crc: int, name: str, run_dir: object) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from percept_jax import plots
@@ -36,11 +37,14 @@ def draw(experiment: Experiment, name: str) -> Path:
     if not program.augmentation.changes and not program.augmentation.mixup and not program.crop:
         raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
     data = preprocess.device_data(dataset, preprocess.fit(experiment.normalize, dataset), experiment.real_dtype)
-    index = dataset.spec.index["train"][:ROWS]
+    index = dataset.spec.roles["train"][:ROWS]
     draw = jax.jit(partial(training_batch, program=program))
     with jax.enable_x64(experiment.dtype == "float64"):
         keys = jax.random.split(jax.random.key(experiment.seed), DRAWS)
         made = [np.asarray(draw(key, index, data).inputs) / data.inv_std + data.mean for key in keys]
-    columns = [center_crop(dataset.inputs[index], program), *(np.clip(images, 0, 255).astype(np.uint8) for images in made)]
+    columns = [
+        np.asarray(center_crop(jnp.asarray(dataset.inputs[index]), program)),
+        *(np.clip(images, 0, 255).astype(np.uint8) for images in made),
+    ]
     plots.grid(path, np.stack(columns, 1))
     return path

@@ -24,7 +24,7 @@ def draw(trained: api.Trained, data_dir: str) -> Path:
     plane = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
     path = trained.path / "boundary.png"
     labels = trained.predict(plane).labels.reshape(GRID, GRID)
-    shown = {role: dataset.spec.index[role] for role in ("train", "test")}
+    shown = {role: dataset.spec.roles[role] for role in ("train", "test")}
     parts = {role: (points[index], dataset.examples["label"][index]) for role, index in shown.items()}
     plots.boundary(path, x, y, labels, parts, TOYS[trained.experiment.dataset].features, trained.preprocessing.classes)
     return path

@@ -124,7 +124,7 @@ def module_class(name: str) -> type[nn.Module]:
     """The class behind a name, seen through partials. Raises UsageError for an unknown name."""
     if name not in MODELS:
         raise UsageError(unknown(name, MODELS), "model")
-    made = MODELS[name]
+    made: Any = MODELS[name]
     while isinstance(made, functools.partial):
         made = made.func
     return made

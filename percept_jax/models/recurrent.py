@@ -79,22 +79,23 @@ class Recurrent(nn.Module):
             name = f"layer{i}"
             begin = self.get_variable("carry", name) if goes_on else None
             layer = nn.RNN(_cell(self, features, x.dtype, name), return_carry=goes_on)
-            y = layer(x, initial_carry=begin, seq_lengths=lengths)
+            y: Any = layer(x, initial_carry=begin, seq_lengths=lengths)
             if goes_on:
                 carry, y = y
                 self.put_variable("carry", name, carry)
             if self.bidirectional:
                 back = nn.RNN(_cell(self, features, x.dtype, f"{name}_reverse"), reverse=True, keep_order=True)
-                y = jnp.concatenate([y, back(x, seq_lengths=lengths)], axis=-1)
+                other: Any = back(x, seq_lengths=lengths)
+                y = jnp.concatenate([y, other], axis=-1)
             x = y * _mask(self, y, dropout_rate, train)[:, None]
         x = x if self.output_steps else self._summary(x, lengths)
         return nn.Dense(self.num_classes, kernel_init=INITIALIZERS[self.initializer], name="head")(x)
 
     def _summary(self, y: Array, lengths: Array | None) -> Array:
         """The last layer's outputs `[batch, time, features]` to `[batch, features]`."""
-        if self.summary == "mean" and lengths is None:
-            return y.mean(1)
         if self.summary == "mean":
+            if lengths is None:
+                return y.mean(1)
             real = jnp.arange(y.shape[1]) < lengths[:, None]
             return jnp.where(real[..., None], y, 0).sum(1) / jnp.maximum(1, lengths)[:, None].astype(y.dtype)
         forward, backward = _last(y, lengths), y[:, 0]  # a step that both directions have come to last

@@ -101,7 +101,7 @@ class Sweep:
 
     def steps(self, experiment: Experiment) -> int:
         """Of a trial."""
-        return experiment.total_steps(len(self.preflight(experiment).spec.index["train"]))
+        return experiment.total_steps(len(self.preflight(experiment).spec.roles["train"]))
 
     def _reported(self) -> list[Metric]:
         first, *others = (task_of(known.spec).metrics for known in self._preflights.values())

@@ -39,7 +39,7 @@ class Subject(NamedTuple):
     @property
     def steps(self) -> int:
         """Of a trial."""
-        return self.experiment.total_steps(len(self.spec.index["train"]))
+        return self.experiment.total_steps(len(self.spec.roles["train"]))
 
     def functions(self, devices: Sequence[jax.Device], width: int) -> Functions:
         """Of its program, for packs of so many trials."""
@@ -128,7 +128,7 @@ class _Setting:
     milliseconds = math.inf
 
     def __init__(self, subject: Subject, devices: Sequence[jax.Device], width: int):
-        self.functions, train = subject.functions(devices, width), subject.spec.index["train"]
+        self.functions, train = subject.functions(devices, width), subject.spec.roles["train"]
         batch = subject.experiment.batch(len(train))
         samplers = [Sampler(seed, len(train), batch) for seed in range(width)]
         self._index = np.stack([train[sampler(0)] for sampler in samplers]) % len(subject.data.features[subject.spec.input])

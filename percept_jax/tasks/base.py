@@ -94,7 +94,7 @@ class Batch(NamedTuple):
         features: what else the examples have, by name, `[batch, ...]`, as the data set has it; mixup leaves it as it is.
         scale: how targets that are values were normalized.
         lengths: int `[batch]`, the time steps of each sequence; None for images and points.
-        mask: bool, one for each position, those that count; None: all of them. In an evaluation it is never None.
+        mask: bool, one for each position, those that count; None: all of them.
     """
 
     inputs: Array
@@ -119,9 +119,9 @@ class Task(NamedTuple):
         mask: features to bool `[...]`, the positions that count; None: all of them.
         train_sums: (a model's outputs, batch) to sums over the positions that count, each with a name of its own, from which
             the metrics of training are computed. "loss", "positions" and "examples" are summed for every task.
-        eval_sums: the same for a split that is evaluated, given (outputs, batch, bool `[batch]`: whether an example is one, and
-            does not just fill the batch up). A sum called "confusion" is `[true class, predicted class]`, and is written to
-            confusion.csv.
+        eval_sums: the same for a split that is evaluated, of (outputs, batch, its mask, bool `[batch]`: whether an example is
+            one, and does not just fill the batch up). The mask is never None. A sum called "confusion" is `[true class,
+            predicted class]`, and is written to confusion.csv.
         eval_rows: (outputs, batch) to arrays `[batch, ...]`, a row for each example of the split, for metrics that no sums give.
         metrics: what a split is measured by.
         selects: names of the metrics that choose the best step: the first, at a tie the next.
@@ -138,7 +138,7 @@ class Task(NamedTuple):
     distributions: bool
     mask: Callable[[Mapping[str, Array]], Array | None] | None
     train_sums: Callable[[Array, Batch], Sums]
-    eval_sums: Callable[[Array, Batch, Array], Sums]
+    eval_sums: Callable[[Array, Batch, Array, Array], Sums]
     metrics: tuple[Metric, ...]
     selects: tuple[str, ...]
     prediction: Callable[[np.ndarray, np.ndarray, OutputSpec, int], dict[str, Any]]

@@ -40,27 +40,27 @@ def count_correct(logits: Array, batch: Batch) -> Sums:
     return {"correct": jnp.sum(guesses == batch.features["label"])}
 
 
-def hits(logits: Array, batch: Batch) -> Array:
+def hits(logits: Array, batch: Batch, mask: Array) -> Array:
     """Whether each of the five likeliest classes is the label, bool `[..., 5]`; all of them where there are fewer."""
-    return (_best(logits) == batch.features["label"][..., None]) & batch.mask[..., None]
+    return (_best(logits) == batch.features["label"][..., None]) & mask[..., None]
 
 
 def _best(logits: Array) -> Array:
     return jax.lax.top_k(logits, min(5, logits.shape[-1]))[1]
 
 
-def count_confusion(logits: Array, batch: Batch) -> Sums:
+def count_confusion(logits: Array, batch: Batch, mask: Array) -> Sums:
     """How often each class was taken for each, `[true class, predicted class]`; nothing of more than 1,000 classes."""
     classes = logits.shape[-1]
     if classes > CONFUSABLE:
         return {}
     counts = jnp.zeros((classes, classes), jnp.int32)
-    return {"confusion": counts.at[batch.features["label"], _best(logits)[..., 0]].add(batch.mask.astype(jnp.int32))}
+    return {"confusion": counts.at[batch.features["label"], _best(logits)[..., 0]].add(mask.astype(jnp.int32))}
 
 
-def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
-    hit = hits(logits, batch)
-    return {"correct": hit[..., 0].sum(), "top5_correct": hit.sum(), **count_confusion(logits, batch)}
+def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums:
+    hit = hits(logits, batch, mask)
+    return {"correct": hit[..., 0].sum(), "top5_correct": hit.sum(), **count_confusion(logits, batch, mask)}
 
 
 def _prediction(logits: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:

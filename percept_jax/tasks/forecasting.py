@@ -32,9 +32,9 @@ def _mask(features: Mapping[str, Array]) -> Array | None:
     return ~jnp.isnan(values).any(-1) if values.ndim == 3 else None
 
 
-def _eval_sums(outputs: Array, batch: Batch, present: Array) -> Sums:
-    errors = jnp.where(batch.mask[..., None], (outputs - batch.targets) / batch.scale.inv_std, 0)
-    return {"squared_error": jnp.sum(errors**2), "values": batch.mask.sum() * outputs.shape[-1]}
+def _eval_sums(outputs: Array, batch: Batch, mask: Array, present: Array) -> Sums:
+    errors = jnp.where(mask[..., None], (outputs - batch.targets) / batch.scale.inv_std, 0)
+    return {"squared_error": jnp.sum(errors**2), "values": mask.sum() * outputs.shape[-1]}
 
 
 def _prediction(outputs: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from percept_jax.tasks.tagging import labeled, line, prediction
 BITS_PER_CHARACTER = Metric("bits_per_character", False, "#.4g", lambda sums: LOSS.compute(sums) / math.log(2))
 
 
-def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
-    hit = hits(logits, batch)
+def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums:
+    hit = hits(logits, batch, mask)
     return {"correct": hit[..., 0].sum(), "top5_correct": hit.sum()}
 
 

@@ -29,14 +29,14 @@ def labeled(features: Mapping[str, Array]) -> Array:
     return features["label"] >= 0
 
 
-def _eval_sums(logits: Array, batch: Batch, present: Array) -> Sums:
-    hit = hits(logits, batch)
-    all_correct = (hit[..., 0] | ~batch.mask).all(1) & present
+def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums:
+    hit = hits(logits, batch, mask)
+    all_correct = (hit[..., 0] | ~mask).all(1) & present
     return {
         "correct": hit[..., 0].sum(),
         "top5_correct": hit.sum(),
         "all_correct": all_correct.sum(),
-        **count_confusion(logits, batch),
+        **count_confusion(logits, batch, mask),
     }
 
 

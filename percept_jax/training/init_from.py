@@ -52,8 +52,9 @@ def start_each(init_from: str, drawn: Any, num_classes: int, trials: int) -> tup
 
 
 def _parts(init_from: str) -> tuple[Path, str]:
-    path, crc = re.fullmatch(r"(.*?)(?:#([0-9a-f]{8}))?", init_from, re.DOTALL).groups()
-    return Path(os.path.abspath(user_path(path, "init_from"))), crc or ""
+    found = re.search(r"#([0-9a-f]{8})\Z", init_from)
+    path = init_from[: found.start()] if found else init_from
+    return Path(os.path.abspath(user_path(path, "init_from"))), found[1] if found else ""
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -70,5 +71,5 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _crc(arrays: Mapping[str, np.ndarray]) -> str:
     crc = 0
     for name in sorted(arrays):
-        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8), zlib.crc32(name.encode(), crc))
+        crc = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), zlib.crc32(name.encode(), crc))
     return f"{crc:08x}"

@@ -116,6 +116,7 @@ class Keeper:
         return {k: checkpoint.read(run_dir.checkpoints, step) for k, run_dir in self._members.items()}
 
     def _together(self, step: int) -> dict[int, Row]:
+        assert self._held is not None
         folder, rows = self._held.folder, {}
         arrays, header = checkpoint.read(folder, step)
         records.checked(header, PackHeader, checkpoint.path_of(folder, step))
@@ -157,6 +158,6 @@ def _check(arrays: Mapping[str, np.ndarray], header: checkpoint.Header, steps: i
 
 def _check_fit(arrays: Mapping[str, np.ndarray], template: Any, path: Path) -> None:
     try:
-        checkpoint.unflatten(arrays, template)
+        checkpoint.unflatten(dict(arrays), template)
     except StorageError as error:
         raise StorageError(f"{path}: {error}") from error

@@ -1,9 +1,11 @@
 """The one training loop. It advances a pack: trials that share one program, steps and cadence; a single run is a pack of one."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -16,6 +18,10 @@ from percept_jax.training.pack import Pack
 from percept_jax.training.parallel import Functions
 from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Trial
+
+if TYPE_CHECKING:
+    # jax.Device is this class, which type checkers do not see.
+    from jaxlib._jax import Device
 
 
 def train_pack(
@@ -78,10 +84,10 @@ def train_pack(
 def shared(experiment: Experiment, spec: DatasetSpec) -> str:
     """What the trials of a program have in common: every static value, and the steps."""
     static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
-    return repr((static, experiment.total_steps(len(spec.index["train"]))))
+    return repr((static, experiment.total_steps(len(spec.roles["train"]))))
 
 
-def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True) -> list[jax.Device]:
+def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True) -> list[Device]:
     """The devices of a run. Raises UsageError where there are fewer than asked for, or a batch to `split` has no equal parts."""
     try:
         devices = jax.local_devices()
@@ -91,7 +97,7 @@ def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True
     if experiment.devices > len(devices):
         raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]
-    batch = experiment.batch(len(spec.index["train"]))
+    batch = experiment.batch(len(spec.roles["train"]))
     if split and batch % len(devices):
         message = f"{batch} examples cannot be split evenly over {len(devices)} devices (see --devices)"
         raise UsageError(message, "batch_size")

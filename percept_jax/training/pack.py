@@ -20,7 +20,7 @@ from percept_jax.data.spec import Dataset
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
-from percept_jax.training import checkpoint, evaluation, parallel
+from percept_jax.training import checkpoint, evaluation, init_from, parallel
 from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
 from percept_jax.training.reporter import Reporter
@@ -47,7 +47,7 @@ class Pack:
         first = trials[0].experiment
         self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, functions.devices, report, began
         self.preprocessing = preprocess.fit(first.normalize, dataset)
-        self.train_index = dataset.spec.index["train"]
+        self.train_index = dataset.spec.roles["train"]
         self.batch = first.batch(len(self.train_index))
         self.steps = first.total_steps(len(self.train_index))
         self.epoch_steps = len(self.train_index) / self.batch
@@ -58,7 +58,8 @@ class Pack:
         self._eval_batch = feed.evaluation_batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
         self._keeper = Keeper(trials, held)
-        self.clock, self._earlier = Stopwatch(), collections.Counter()  # of this process, of those before it
+        # Of this process, and of those before it.
+        self.clock, self._earlier = Stopwatch(), Stopwatch()
         self._in_flight: collections.deque = collections.deque()
         self._stopped: dict[int, dict[str, np.ndarray]] = {}  # what a checkpoint holds of trials that --stop_after has ended
 
@@ -97,28 +98,30 @@ class Pack:
         self.hparams = self._place(hparams)
         data = preprocess.device_data(self.dataset, self.preprocessing, hparams.learning_rate.dtype)
         data = parallel.place(data, self.devices)
-        self.feed = ResidentFeed(data, self.dataset.spec.index, self._samplers, self._eval_batch)
+        self.feed = ResidentFeed(data, self.dataset.spec.roles, self._samplers, self._eval_batch)
         with self.clock("compile"):
             evaluation.evaluate(self._functions.evaluate, self.best, self.feed.nothing())
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
             promise = resumed.rows[k][1]["log"] if resumed else None
-            trial.run_dir.begin(self.step, names, self.program.task, len(self.trials), promise, resumed and resumed.extends)
+            trial.directory.begin(
+                self.step, names, self.program.task, len(self.trials), promise, resumed.extends if resumed else None
+            )
         self.report.start(self.step, self.steps, self.program.task.metrics)
         self._compiled = False
 
     def _place(self, tree: Any) -> Any:
         return parallel.place(tree, self.devices, len(self.trials))
 
-    def _begin_from(self, init_from: str) -> None:
+    def _begin_from(self, weights: str) -> None:
         """Takes the place of the initial weights; what is drawn for a new head stays."""
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
-        loaded, new = init_from.start_each(init_from, drawn, self.program.outputs.num_classes, len(self.trials))
+        loaded, new = init_from.start_each(weights, drawn, self.program.outputs.num_classes, len(self.trials))
         loaded = self._place(loaded)
         average = jax.tree.map(jnp.copy, loaded) if self.state.average else {}
         self.state = self.state._replace(**loaded, average=average)
         self.best = jax.tree.map(jnp.copy, loaded)
-        self.report.note(f"weights of {init_from}" + (f"; new: {', '.join(new)}" if new else ""))
+        self.report.note(f"weights of {weights}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _resume(self, first: Experiment) -> Resumed | None:
         """Goes on from a checkpoint, if there is one. Errors are those of `Keeper.resume`, and UsageError for other data."""
@@ -128,13 +131,12 @@ class Pack:
         rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
         found = self._keeper.resume(first, self.steps, self.eval_every, rows, template)
         for k, (arrays, header) in found.rows.items() if found else ():
-            self.dataset.check(
-                header["data_crc"], first.dataset, found.extends[0] if found.extends else self.trials[k].run_dir.path
-            )
+            begun = found.extends[0] if found and found.extends else self.trials[k].directory.path
+            self.dataset.check(header["data_crc"], first.dataset, begun)
             rows[k], self.progress[k], self.step = arrays, Progress(**header["progress"]), header["step"]
             if self.progress[k].stopped_at is not None:
                 self._stopped[k] = arrays
-            self._earlier = collections.Counter(header["seconds"])
+            self._earlier = Stopwatch(header["seconds"])
         if found:
             trees = [checkpoint.unflatten(arrays, template) for arrays in rows]
             tree = self._place(jax.tree.map(lambda *leaves: np.stack(leaves), *trees))
@@ -179,7 +181,7 @@ class Pack:
 
     def _log(self, trial: Trial, split: str, step: int, numbers: dict[str, Any]) -> None:
         record = {"step": step, "epoch": step / self.epoch_steps, "split": split, **numbers}
-        trial.run_dir.log(record)
+        trial.directory.log(record)
         self.report.log(record)
 
     def validate(self) -> None:
@@ -195,12 +197,13 @@ class Pack:
                     progress.diverged_at = self.step
                 if not progress.ended:
                     self._log(trial, "validation", self.step, numbers)
-                    better[k] = progress.best is None or key(numbers) > key(progress.best)
-                    if better[k]:
+                    best = progress.best
+                    better[k] = best is None or key(numbers) > key(best)
+                    if best is None or better[k]:
                         progress.best = {"step": self.step, **numbers}
-                    elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - progress.best["step"]:
+                    elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - best["step"]:
                         progress.stopped_at = self.step
-                        self.report.note(f"stopped: no better validation since step {progress.best['step']}")
+                        self.report.note(f"stopped: no better validation since step {best['step']}")
             self.best = _keep(better, self.state.variables, self.best)
             ended = [k for k, _, progress in self._live() if progress.stopped_at == self.step]
             self._stopped |= {k: self._leaves(k) for k in ended} if len(self.trials) > 1 else {}
@@ -235,13 +238,13 @@ class Pack:
                 {
                     "step": self.step,
                     "steps": self.steps,
-                    "identity": trial.run_dir.identity,
+                    "identity": trial.directory.identity,
                     "data_crc": self._data_crc,
                     "experiment": trial.experiment.science(),
                     "preprocessing": self.preprocessing._asdict(),
                     "progress": dataclasses.asdict(progress),
                     "seconds": seconds,
-                    "log": trial.run_dir.promise(),
+                    "log": trial.directory.promise(),
                 },
             )
         self._keeper.save(self.step, rows, self.over)
@@ -275,17 +278,17 @@ class Pack:
                 test = evaluation.metrics(totals, k, self.program)
                 self._log(trial, "test", progress.stopped_at or self.step, test)
                 if "confusion" in totals:
-                    trial.run_dir.write_confusion(totals["confusion"][k], self.preprocessing.classes)
+                    trial.directory.write_confusion(totals["confusion"][k], self.preprocessing.classes)
             if self._pictures:
                 self._draw(trial)
             result = self._result(trial, progress, test)
-            trial.run_dir.write_result(result)
+            trial.directory.write_result(result)
             results.append(result)
         return results
 
     def _draw(self, trial: Trial) -> None:
         try:
-            plots.draw(trial.run_dir.path)
+            plots.draw(trial.directory.path)
         except Exception as error:  # whatever a plotting library stumbles on must not cost a run
             self.report.note(f"no pictures: {first_line(error)}")
 
@@ -297,7 +300,7 @@ class Pack:
     def _result(self, trial: Trial, progress: Progress, test: dict[str, Any] | None) -> dict[str, Any]:
         sharing = len({repr(t.experiment) for t in self.trials})  # what only fills the pack up repeats another
         parameters = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params))
-        return result_of(trial.run_dir.restarts, progress, test, self.step, parameters, self._seconds(), sharing)
+        return result_of(trial.directory.restarts, progress, test, self.step, parameters, self._seconds(), sharing)
 
 
 @jax.jit

@@ -5,10 +5,12 @@ nothing. Over several devices either the batch of a pack of one is split, or the
 This file holds the only `jax.pmap`.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +22,10 @@ from percept_jax.experiment import Experiment, HParams
 from percept_jax.tasks.base import Spec, Sums
 from percept_jax.training.program import Program, make_program
 from percept_jax.training.step import State, eval_step, init_state, train_step
+
+if TYPE_CHECKING:
+    # jax.Device is this class, which type checkers do not see.
+    from jaxlib._jax import Device
 
 AXIS = "batch"
 TRIALS = "trials"
@@ -33,16 +39,14 @@ class Functions(NamedTuple):
     """A program on its devices, for packs of so many trials; each function compiles once, on its first call."""
 
     program: Program
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
     trials: int
     init: Init
     train: Step
     evaluate: Evaluation
 
 
-def functions(
-    experiment: Experiment, spec: Spec, shape: tuple[int, ...], devices: Sequence[jax.Device], trials: int
-) -> Functions:
+def functions(experiment: Experiment, spec: Spec, shape: tuple[int, ...], devices: Sequence[Device], trials: int) -> Functions:
     """The functions of an experiment's program on a data set whose inputs have this shape.
 
     Raises ValueError where the trials cannot be dealt out to the devices, or are more than `most_together`.
@@ -56,7 +60,7 @@ def functions(
     return Functions(program, tuple(devices), trials, init, train, compile_eval(program, devices, trials))
 
 
-def most_together(experiment: Experiment, devices: Sequence[jax.Device]) -> float:
+def most_together(experiment: Experiment, devices: Sequence[Device]) -> float:
     """Trials that a device can step together, as far as memory allows.
 
     One of a recurrent network on a CPU: with two threads or more XLA's runtime never comes back from a scan over stacked matrix
@@ -66,12 +70,12 @@ def most_together(experiment: Experiment, devices: Sequence[jax.Device]) -> floa
     return 1 if recurrent and devices[0].platform == "cpu" else math.inf
 
 
-def axis_name(devices: Sequence[jax.Device]) -> str | None:
+def axis_name(devices: Sequence[Device]) -> str | None:
     """The name of the axis over which a batch is split: none on one device."""
     return AXIS if len(devices) > 1 else None
 
 
-def place(tree: Any, devices: Sequence[jax.Device], trials: int = 1) -> Any:
+def place(tree: Any, devices: Sequence[Device], trials: int = 1) -> Any:
     """Copies a pytree to every device once, in the sharding that the steps return, so that step 2 compiles nothing.
 
     With more than one of `trials` its leaves are `[trials, ...]`, and each device gets its part of them.
@@ -87,7 +91,7 @@ def compile_init(program: Program, trials: int, shape: tuple[int, ...]) -> Init:
     return jax.jit(_over_trials(functools.partial(init_state, shape=shape, program=program), trials, (0,)))
 
 
-def compile_train(program: Program, devices: Sequence[jax.Device], trials: int) -> Step:
+def compile_train(program: Program, devices: Sequence[Device], trials: int) -> Step:
     """`(state [K], index [K, batch], hparams [K], data) -> (state [K], sums [K])`; the state given is used up."""
     name, in_axes = _batch_axis(devices, trials), (0, 0, 0, None)
     step = functools.partial(train_step, program=program, axis_name=name)
@@ -99,7 +103,7 @@ def compile_train(program: Program, devices: Sequence[jax.Device], trials: int) 
     return lambda state, index, hparams, data: mapped(state, _shards(index, len(devices)), hparams, data)
 
 
-def compile_eval(program: Program, devices: Sequence[jax.Device], trials: int) -> Evaluation:
+def compile_eval(program: Program, devices: Sequence[Device], trials: int) -> Evaluation:
     """`(variables [K], index [batch], data) -> (sums [K], rows [K, batch])`: every trial sees the same examples."""
     name, in_axes = _batch_axis(devices, trials), (0, None, None)
     step = functools.partial(eval_step, program=program, axis_name=name)
@@ -109,12 +113,12 @@ def compile_eval(program: Program, devices: Sequence[jax.Device], trials: int) -
     return lambda variables, index, data: mapped(variables, _shards(index, len(devices)), data)
 
 
-def _batch_axis(devices: Sequence[jax.Device], trials: int) -> str | None:
+def _batch_axis(devices: Sequence[Device], trials: int) -> str | None:
     return axis_name(devices) if trials == 1 else None
 
 
 def _dealt_out(
-    step: Callable[..., Any], devices: Sequence[jax.Device], trials: int, in_axes: tuple[int | None, ...]
+    step: Callable[..., Any], devices: Sequence[Device], trials: int, in_axes: tuple[int | None, ...]
 ) -> Callable[..., Any]:
     """`step` over the trials, the same number of them on each device; they have nothing to say to each other."""
     here = _over_trials(step, trials // len(devices), in_axes)
@@ -123,20 +127,25 @@ def _dealt_out(
     specs = tuple(PartitionSpec() if axis is None else PartitionSpec(TRIALS) for axis in in_axes)
     mesh = Mesh(np.array(devices), TRIALS)
     dealt = jax.shard_map(here, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(TRIALS), check_vma=False)
-    return functools.wraps(step.func)(dealt)
+    return _named_as(step)(dealt)
 
 
 def _over_trials(step: Callable[..., Any], trials: int, in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
     """`step` over a leading axis of trials in the arguments whose `in_axes` is 0, and in every result."""
     if trials > 1:
-        return functools.wraps(step.func)(jax.vmap(step, in_axes))
+        return _named_as(step)(jax.vmap(step, in_axes))
 
-    @functools.wraps(step.func)
+    @_named_as(step)
     def only(*args: Any) -> Any:
-        args = [a if axis is None else jax.tree.map(lambda x: x[0], a) for a, axis in zip(args, in_axes, strict=True)]
-        return jax.tree.map(lambda x: x[None], step(*args))
+        first = [a if axis is None else jax.tree.map(lambda x: x[0], a) for a, axis in zip(args, in_axes, strict=True)]
+        return jax.tree.map(lambda x: x[None], step(*first))
 
     return only
+
+
+def _named_as(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that gives a function the name of the step that it maps, for messages and profiles."""
+    return functools.wraps(getattr(step, "func", step))
 
 
 def _shards(index: np.ndarray, devices: int) -> np.ndarray:

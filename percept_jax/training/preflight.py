@@ -68,7 +68,7 @@ def check(experiment: Experiment, spec: DatasetSpec | None = None, begun: bool =
     size = image_size(experiment, spec)
     shape = model_shape(experiment, spec, size)
     stored = stored_size(experiment, size)
-    examples = len(spec.index["train"])
+    examples = len(spec.roles["train"])
     steps = experiment.total_steps(examples)
     if not begun and experiment.extend:
         extension.find(experiment, steps, experiment.validation_steps(examples))
@@ -243,7 +243,7 @@ def model_shape(experiment: Experiment, spec: DatasetSpec, size: int) -> tuple[i
     return shape
 
 
-def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, int, int], num_classes: int) -> None:
+def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...], num_classes: int) -> None:
     """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
     wanted = models.wanted_image_size(name, values)
     if not values and (image_shape[0] == wanted or not wanted):

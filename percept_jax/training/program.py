@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import Array
 
 from percept_jax import knobs, models
 from percept_jax.data.augment import AugmentationConfig
-from percept_jax.experiment import Experiment, HParams
+from percept_jax.experiment import Experiment
 from percept_jax.tasks import task_of
 from percept_jax.tasks.base import Outputs, Spec, Task
 from percept_jax.tasks.losses import Objective
@@ -41,8 +41,8 @@ class Program(NamedTuple):
     outputs: Outputs
     input: str
     objective: Objective
-    optimizer: Callable[[Array, HParams], optax.GradientTransformation]
-    learning_rate: Callable[[Array, HParams], Array]
+    optimizer: Callable[[Array, Any], optax.GradientTransformation]
+    learning_rate: Callable[[Array, Any], Array]
     ema_decay: float
     dtype: jnp.dtype
     augmentation: AugmentationConfig

@@ -18,7 +18,7 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "
 @functools.cache
 def provenance() -> dict[str, Any]:
     """What this process was started with: command, git state, versions, XLA's flags."""
-    versions = {"python": sys.version.split()[0]}
+    versions: dict[str, str | None] = {"python": sys.version.split()[0]}
     for package in _VERSIONS:
         try:
             versions[package] = version(package)

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -70,7 +70,8 @@ class RunDir:
         path = path.resolve() if path.is_symlink() else path  # nothing in it is reached through a link
         self.path, self.experiment, self.identity = path, experiment, identity(experiment)
         self.checkpoints = path / "checkpoints"
-        self._metrics = self._events = None
+        self._metrics: TextIO | None = None
+        self._events: EventFile | None = None
         refuse_strangers(path, experiment)
         self.lock = files.Lock(path / ".lock", path)
         if not self.lock.held:
@@ -164,6 +165,8 @@ class RunDir:
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl, and its numbers to the event file. Raises StorageError."""
         line = json.dumps(record, allow_nan=False) + "\n"
+        assert self._metrics is not None
+        assert self._events is not None
         try:
             self._metrics.write(line)
             self._events.write(record)
@@ -174,6 +177,7 @@ class RunDir:
 
     def promise(self) -> dict[str, Any]:
         """What a checkpoint says of the log: its lines so far, which are on the disk now, and their checksum."""
+        assert self._metrics is not None
         try:
             self._metrics.flush()
             os.fsync(self._metrics.fileno())

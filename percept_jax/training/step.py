@@ -112,8 +112,7 @@ def eval_step(
     outputs, _, _ = _forward(variables, batch.inputs, batch.lengths, program)
     losses = program.objective.loss(outputs, batch.targets)
     mask = present if batch.mask is None else batch.mask & present.reshape(-1, *[1] * (batch.mask.ndim - 1))
-    batch = batch._replace(mask=mask)
-    own = program.task.eval_sums(outputs, batch, present)
+    own = program.task.eval_sums(outputs, batch, mask, present)
     sums = {**own, "loss": jnp.sum(jnp.where(mask, losses, 0)), "positions": mask.sum(), "examples": jnp.sum(present)}
     rows = program.task.eval_rows(outputs, batch) if program.task.eval_rows else {}
     if axis_name:
@@ -158,10 +157,11 @@ def _forward(
     dropout_key: Any = None,
 ) -> tuple[Array, list[Array], Any]:
     """Logits and those of auxiliary heads, float32 or wider, and the new running statistics; trains where there is a key."""
-    options = {} if lengths is None else {"lengths": lengths}
+    options: dict[str, Any] = {} if lengths is None else {"lengths": lengths}
     cast = {**variables, "params": jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])}
     if dropout_key is None:
-        return program.module.apply(cast, inputs, train=False, **options).astype(program.param_dtype), [], {}
+        logits: Any = program.module.apply(cast, inputs, train=False, **options)
+        return logits.astype(program.param_dtype), [], {}
     if models.has_dropout(program.module):
         options["dropout_rate"] = dropout_rate
     logits, updated = program.module.apply(

@@ -50,8 +50,10 @@ def read(path: Path, note: Callable[[str], None]) -> Stored:
         arrays, header = checkpoint.read(path / "checkpoints", step)
         checkpoint.check_header(header, file, identity)
         best = (header["progress"]["best"] or {}).get("step")
-        if result is not None and best != result["best_step"]:
-            raise StorageError(f"{file}: has the weights of step {best}, but the result is that of step {result['best_step']}")
+        if result is not None and best != result.get("best_step"):
+            raise StorageError(
+                f"{file}: has the weights of step {best}, but the result is that of step {result.get('best_step')}"
+            )
         if not any(name.startswith("best/") for name in arrays):
             raise StorageError(f"{file}: has no weights")
         return arrays, header

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
+
+# Made when it is imported, where no type checker sees them.
+_Event: Any = getattr(event_pb2, "Event")  # noqa: B009
+_SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 
 class EventFile:
@@ -23,14 +27,14 @@ class EventFile:
         self._names = names
         self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}.percept")
         if step:
-            self._file.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+            self._file.write_event(_Event(step=step + 1, session_log=_SessionLog(status=_SessionLog.START)))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Adds the numbers of a line of metrics. Raises OSError."""
         for name in record:
             if name in self._names:
                 summary = scalar(f"{record['split']}/{name}", record[name])
-                self._file.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
+                self._file.write_event(_Event(wall_time=time.time(), step=record["step"], summary=summary))
         if record["split"] != "train":
             self._file.flush()
 

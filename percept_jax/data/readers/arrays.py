@@ -83,4 +83,4 @@ def stratified_split(labels: np.ndarray) -> dict[str, np.ndarray]:
     held = math.ceil(HOLD_OUT * len(labels))
     rest, test = train_test_split(np.arange(len(labels)), test_size=held, stratify=labels, random_state=0)
     train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
-    return {"train": train, "validation": validation, "test": test}
+    return {name: np.asarray(part) for name, part in (("train", train), ("validation", validation), ("test", test))}

@@ -37,8 +37,8 @@ class Source(Protocol):
         """How many there are, those that cannot be read among them."""
         ...
 
-    def read(self, indices: Sequence[int]) -> Mapping[str, Sequence[Any]]:
-        """Returns the features of some examples, a column each.
+    def read(self, indices: Sequence[int]) -> Mapping[str, Any]:
+        """Returns the features of some examples, a sequence each.
 
         Images are left encoded, as bytes. An exception in place of an image says why the example cannot be read. Raises DataError
         where the split as a whole cannot be read.
@@ -83,7 +83,7 @@ class ArraySource:
     def __len__(self) -> int:
         return len(next(iter(self._columns.values())))
 
-    def read(self, indices: Sequence[int]) -> Mapping[str, Sequence[Any]]:
+    def read(self, indices: Sequence[int]) -> Mapping[str, np.ndarray]:
         """Returns the features of some examples."""
         return {name: column[np.asarray(indices)] for name, column in self._columns.items()}
 

@@ -56,7 +56,8 @@ class SequenceFile:
         """Returns what the file holds; it is read for that."""
         parts, classes, words = self._content
         features = {name: Feature(column.shape[1:], str(column.dtype)) for name, column in self._columns("train").items()}
-        kind: Kind = {"tagged": "words", "text": "text"}.get(self._kind, "tokens" if words else "values")
+        arrays: Kind = "tokens" if words else "values"
+        kind: Kind = "words" if self._kind == "tagged" else "text" if self._kind == "text" else arrays
         splits = {split: len(part.inputs) for split, part in parts.items()}
         return DatasetSpec(features, classes, splits, input="tokens" if words else "series", kind=kind, words=words)
 
