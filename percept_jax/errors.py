@@ -1,6 +1,7 @@
 """What can go wrong, by the exit code it ends a command with."""
 
 import errno
+import unicodedata
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -71,3 +72,11 @@ def is_of_the_disk(error: BaseException | None) -> bool:
 def first_line(error: Exception) -> str:
     """What another library's error says, in one line."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def in_a_line(text: str) -> str:
+    """Returns a text in which what would break a line, or cannot be printed at all, is escaped."""
+    return "".join(
+        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter
+        for letter in text
+    )

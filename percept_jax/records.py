@@ -14,6 +14,9 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, g
 from percept_jax import files
 from percept_jax.errors import StorageError
 
+# What a sweep's folder holds that is read without the sweep: its plan, the errors of its trials, and their run directories.
+PLAN_FILE, FAILURES_FILE, TRIALS_FOLDER = "plan.json", "failures.json", "trials"
+
 # The formats that a mark can carry.
 RUN, SWEEP, COMPARISON = "percept_jax run 1", "percept_jax sweep 1", "percept_jax comparison 1"
 
@@ -167,6 +170,32 @@ def read_result(folder: Path) -> Result | None:
     content = files.read_bytes(path)
     verify(folder, path.name, content)
     return checked(files.parse_json(content, path), Result, path)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Returns whether a folder is a sweep's."""
+    return (folder / PLAN_FILE).exists()
+
+
+def read_plan(folder: Path) -> Plan:
+    """Returns plan.json of a sweep's folder. Raises StorageError where there is none, or it is damaged."""
+    return read(folder / PLAN_FILE, Plan)
+
+
+def trial_dir(folder: Path, trial: str) -> Path:
+    """Returns the run directory of a trial in a sweep's folder."""
+    return folder / TRIALS_FOLDER / trial
+
+
+def read_failures(folder: Path) -> dict[str, Failure]:
+    """Returns the failures that a sweep's folder records, by trial; none where failures.json is absent or damaged."""
+    path = folder / FAILURES_FILE
+    if not path.exists():
+        return {}
+    try:
+        return checked(read(path, dict), dict[str, Failure], path)
+    except StorageError:
+        return {}
 
 
 def verify(folder: Path, name: str, content: bytes) -> None:

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from percept_jax import load, train
+from percept_jax.analysis.load import load as load_arms
 from percept_jax.errors import Interrupted, PerceptError
-from percept_jax.sweeps import compare
 from percept_jax.tasks import TASKS
 from percept_jax.training import checkpoint
 from percept_jax.training.keeper import Keeper
@@ -109,7 +109,7 @@ def test_a_finished_run_is_read_as_it_was_or_not_at_all(made, tmp_path_factory, 
     except PerceptError as error:
         one_line(error)
     try:
-        loaded = compare.load([path, folder / "finished-other"])
+        loaded = load_arms([path, folder / "finished-other"])
         result = next(o.result for arm in loaded.arms for o in arm.outcomes if o.seed == 0)
         assert result is None or result == wanted
     except PerceptError as error:

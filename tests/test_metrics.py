@@ -6,13 +6,14 @@ import math
 import pytest
 
 from percept_jax import metrics
+from percept_jax.analysis import statistics
+from percept_jax.analysis.comparison import Arm, Outcome
+from percept_jax.analysis.load import load
 from percept_jax.cli.main import main
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
 from percept_jax.records import MetricRecord, checked
-from percept_jax.sweeps import plan, statistics
-from percept_jax.sweeps.compare import load
-from percept_jax.sweeps.comparison import Arm, Outcome
+from percept_jax.sweeps import plan
 from percept_jax.tasks import TASKS
 from percept_jax.training.reporter import summary
 

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept_jax import labels, plots
+from percept_jax import files
 from percept_jax.errors import StorageError
+from percept_jax.plots import labels
+from percept_jax.plots import run as run_plots
+from percept_jax.plots.arrays import draw_boundary as draw_plane
+from percept_jax.plots.arrays import draw_grid
+from percept_jax.plots.run import draw_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -53,13 +58,13 @@ def write_run(path, classes=("a", "b"), lines=None):
 def draw_boundary(path, classes):
     points = {split: (np.zeros((3, 2)), np.arange(3) % len(classes)) for split in ("train", "test")}
     plane = np.linspace(0, 1, 4)
-    plots.boundary(path, plane, plane, np.zeros((4, 4), int), points, ["$x", "_y"], classes)
+    draw_plane(path, plane, plane, np.zeros((4, 4), int), points, ["$x", "_y"], classes)
 
 
 @pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
 def test_any_class_name_is_drawn_without_a_warning(tmp_path, capfd, names):
     run = write_run(tmp_path / "run", names)
-    assert [path.name for path in plots.draw(run)] == ["training.png", "confusion.png"]
+    assert [path.name for path in draw_run(run)] == ["training.png", "confusion.png"]
     draw_boundary(run / "boundary.png", names)
     for path in run.glob("*.png"):
         with Image.open(path) as image:
@@ -98,7 +103,7 @@ def test_another_font_of_the_machine_writes_what_the_first_one_lacks(tmp_path, m
 
 def test_thousands_of_classes_make_a_picture_of_the_same_size(tmp_path):
     run = write_run(tmp_path, [f"class {i} {CHINESE}" for i in range(1000)])
-    plots.draw(run)
+    draw_run(run)
     with Image.open(run / "confusion.png") as image:
         assert image.size == (1200, 1200)
 
@@ -120,9 +125,9 @@ def metrics_lines(*names):
 def test_training_shows_the_metric_that_tells_most_of_both_splits(tmp_path, monkeypatch, train, validation, drawn):
     write_run(tmp_path, lines=metrics_lines(("train", train), ("validation", validation)))
     shown = []
-    png = plots.png
-    monkeypatch.setattr(plots, "png", lambda figure, *dpi: shown.append(figure) or png(figure, *dpi))
-    plots._training(tmp_path)
+    png = run_plots.png
+    monkeypatch.setattr(run_plots, "png", lambda figure, *dpi: shown.append(figure) or png(figure, *dpi))
+    run_plots._training(tmp_path)
     assert [axes.get_ylabel() for axes in shown[0].axes] == ["loss", drawn]
 
 
@@ -137,7 +142,7 @@ def test_a_damaged_log_costs_training_png_alone(tmp_path, content):
     else:
         (run / "metrics.jsonl").write_bytes(content)
     with pytest.raises(StorageError, match=r"metrics\.jsonl:") as error:
-        plots.draw(run)
+        draw_run(run)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in run.glob("*.png")) == ["confusion.png"]
 
@@ -155,25 +160,25 @@ def test_a_damaged_table_costs_confusion_png_alone(tmp_path, content):
     run = write_run(tmp_path)
     (run / "confusion.csv").write_bytes(content)
     with pytest.raises(StorageError, match=r"confusion\.csv: cannot be read: ") as error:
-        plots.draw(run)
+        draw_run(run)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in run.glob("*.png")) == ["training.png"]
 
 
 def test_a_picture_is_replaced_in_one_piece(tmp_path, monkeypatch):
     run = write_run(tmp_path / "run")
-    plots.draw(run)
-    plots.grid(run / "grid.png", np.zeros((2, 3, 4, 4, 1), np.uint8))
+    draw_run(run)
+    draw_grid(run / "grid.png", np.zeros((2, 3, 4, 4, 1), np.uint8))
     before = {path: path.read_bytes() for path in run.glob("*.png")}
     assert len(before) == 3
 
     def refuse(path, content):
         raise StorageError(f"{path}: No space left on device")
 
-    monkeypatch.setattr(plots.files, "write_bytes", refuse)
+    monkeypatch.setattr(files, "write_bytes", refuse)
     for attempt in (
-        lambda: plots.draw(run),
-        lambda: plots.grid(run / "grid.png", np.ones((2, 3, 4, 4, 3), np.uint8)),
+        lambda: draw_run(run),
+        lambda: draw_grid(run / "grid.png", np.ones((2, 3, 4, 4, 3), np.uint8)),
         lambda: draw_boundary(run / "boundary.png", ["a", "b"]),
     ):
         with pytest.raises(StorageError, match="No space left"):
@@ -184,7 +189,7 @@ def test_a_picture_is_replaced_in_one_piece(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_pictures_are_drawn_where_the_home_directory_cannot_be_written_to(tmp_path):
     run = write_run(tmp_path / "run", [CHINESE, "b"])
-    code = f"from pathlib import Path; from percept_jax import plots; print(len(plots.draw(Path({str(run)!r}))))"
+    code = f"from pathlib import Path; from percept_jax.plots.run import draw_run; print(len(draw_run(Path({str(run)!r}))))"
     env = {**os.environ, "HOME": "/proc/none", "XDG_CONFIG_HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from percept_jax import plots
+from percept_jax.analysis import report
+from percept_jax.analysis.comparison import Arm, Comparison, Outcome, Row
 from percept_jax.errors import StorageError
 from percept_jax.metrics import EARLIER, find
-from percept_jax.sweeps import report
-from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
+from percept_jax.plots.run import read_log
 
 pytestmark = pytest.mark.filterwarnings("error")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -226,7 +226,7 @@ def test_a_log_that_is_not_what_a_run_writes_is_damaged(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes((content.encode() if isinstance(content, str) else content) + b'{"step": 1, "split": "train"}\n')
     with pytest.raises(StorageError, match=r"metrics\.jsonl:") as error:
-        plots.logged(tmp_path)
+        read_log(tmp_path)
     assert "\n" not in str(error.value)
 
 

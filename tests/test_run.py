@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from percept_jax import Experiment, knobs, load, plots, train
+from percept_jax import Experiment, knobs, load, train
 from percept_jax.cli.main import main
 from percept_jax.data.augment import AugmentationConfig
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
@@ -568,7 +568,7 @@ SEEN_ELSEWHERE = {*knobs.names(AugmentationConfig)} - {"rotation"}
 
 @pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])
 def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda path: [])  # a fifth of a second each
+    monkeypatch.setattr("percept_jax.training.pack.draw_run", lambda path: [])  # a fifth of a second each
     where, colour = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})
     run = train(changed, data=colourful() if colour else None)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from percept_jax import Experiment, plots, train
+from percept_jax import Experiment, train
 from percept_jax.cli.main import main
 from percept_jax.data import cache, prepare, registry
 from percept_jax.data.formats import tfrecord
@@ -564,7 +564,7 @@ def xnor(tmp_path, model, seed, **knobs):
 
 @pytest.mark.slow
 def test_xnor_is_learnt_by_two_hidden_units_and_by_no_linear_model(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "draw", lambda path: [])  # a fifth of a second each
+    monkeypatch.setattr("percept_jax.training.pack.draw_run", lambda path: [])  # a fifth of a second each
     learnt = [xnor(tmp_path, "mlp", seed, hidden=(2,), activation="maxout") for seed in range(10)]
     assert sum(accuracy == 1 for accuracy in learnt) >= 9
     assert max(xnor(tmp_path, "linear", seed) for seed in range(3)) <= 0.75  # of four, at most three lie right of a line

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from test_run import assert_same_bits, last_arrays, logged, read_metrics
 
-from percept_jax import plots, records
+from percept_jax import records
+from percept_jax.analysis import report
 from percept_jax.cli.main import main
-from percept_jax.sweeps import report, workers
+from percept_jax.sweeps import workers
 from percept_jax.sweeps.plan import Cut
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
@@ -36,7 +37,7 @@ LENET = ["--model=lenet5", "--norm=batch", "--image_size=16"]
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    monkeypatch.setattr(plots, "draw", lambda path: [])
+    monkeypatch.setattr("percept_jax.training.pack.draw_run", lambda path: [])
     monkeypatch.setattr(report, "write", lambda *args: [])
 
 

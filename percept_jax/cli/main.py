@@ -14,8 +14,7 @@ from percept_jax.cli.flags import located
 from percept_jax.cli.request import parse
 from percept_jax.cli.sweep_request import SweepRequest
 from percept_jax.console import say
-from percept_jax.errors import PerceptError, UsageError, first_line
-from percept_jax.labels import in_a_line
+from percept_jax.errors import PerceptError, UsageError, first_line, in_a_line
 from percept_jax.sweeps import spec
 from percept_jax.validation import unknown
 

@@ -15,8 +15,7 @@ from percept_jax.data import feed
 from percept_jax.data.images import read, resize
 from percept_jax.data.readers import sequence_files
 from percept_jax.data.readers.image_folder import IMAGES, is_litter
-from percept_jax.errors import DataError, UsageError
-from percept_jax.labels import in_a_line
+from percept_jax.errors import DataError, UsageError, in_a_line
 
 SHOWN = 10  # bad images that a message names before it counts the rest
 

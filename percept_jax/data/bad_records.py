@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from percept_jax.errors import DataError
-from percept_jax.labels import in_a_line
+from percept_jax.errors import DataError, in_a_line
 
 _SHOWN = 10
 

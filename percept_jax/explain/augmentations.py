@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from percept_jax import plots
 from percept_jax.data import preprocess, registry
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment
+from percept_jax.plots.arrays import draw_grid
 from percept_jax.training import preflight
 from percept_jax.training.batch import center_crop, training_batch
 from percept_jax.training.program import make_program
@@ -46,5 +46,5 @@ def draw(experiment: Experiment, name: str) -> Path:
         np.asarray(center_crop(jnp.asarray(dataset.inputs[index]), program)),
         *(np.clip(images, 0, 255).astype(np.uint8) for images in made),
     ]
-    plots.grid(path, np.stack(columns, 1))
+    draw_grid(path, np.stack(columns, 1))
     return path

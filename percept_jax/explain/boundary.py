@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from percept_jax import api, plots
+from percept_jax import api
 from percept_jax.data.readers.toy import TOYS
 from percept_jax.errors import UsageError
+from percept_jax.plots.arrays import draw_boundary
 from percept_jax.training import preflight
 
 GRID = 300  # places a side at which the model is asked
@@ -26,5 +27,5 @@ def draw(trained: api.Trained, data_dir: str) -> Path:
     labels = trained.predict(plane).labels.reshape(GRID, GRID)
     shown = {role: dataset.spec.roles[role] for role in ("train", "test")}
     parts = {role: (points[index], dataset.examples["label"][index]) for role, index in shown.items()}
-    plots.boundary(path, x, y, labels, parts, TOYS[trained.experiment.dataset].features, trained.preprocessing.classes)
+    draw_boundary(path, x, y, labels, parts, TOYS[trained.experiment.dataset].features, trained.preprocessing.classes)
     return path

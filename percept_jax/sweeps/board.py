@@ -11,7 +11,7 @@ from percept_jax import metrics, records
 from percept_jax.console import is_terminal
 from percept_jax.errors import StorageError
 from percept_jax.metrics import Metric
-from percept_jax.sweeps.failures import read_failures
+from percept_jax.records import read_failures
 from percept_jax.sweeps.plan import Planned
 from percept_jax.training.reporter import Reporter
 

@@ -14,9 +14,8 @@ from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.files import locked
 from percept_jax.metrics import Metric
 from percept_jax.paths import output_path
-from percept_jax.records import SWEEP, Failure, Plan, Result
+from percept_jax.records import SWEEP, Failure, Plan, Result, read_failures
 from percept_jax.sweeps import plan, trial_dirs
-from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Planned, Setup
 from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.workers import Options, is_worker

@@ -18,10 +18,9 @@ from percept_jax.data.spec import Dataset
 from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line, is_of_the_disk
 from percept_jax.experiment import Experiment
 from percept_jax.files import Lock, locked
-from percept_jax.records import SWEEP, Failure, Plan
+from percept_jax.records import SWEEP, Failure, Plan, read_failures
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
-from percept_jax.sweeps.failures import read_failures
 from percept_jax.sweeps.plan import Cut, Program, cut
 from percept_jax.training import checkpoint, loop, parallel, preflight
 from percept_jax.training.parallel import Functions

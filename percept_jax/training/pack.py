@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from percept_jax import plots
 from percept_jax.data import feed, preprocess
 from percept_jax.data.feed import ResidentFeed
 from percept_jax.data.sampler import Sampler
@@ -20,6 +19,7 @@ from percept_jax.data.spec import Dataset
 from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
+from percept_jax.plots.run import draw_run
 from percept_jax.training import checkpoint, evaluation, init_from, parallel
 from percept_jax.training.keeper import Keeper, Resumed
 from percept_jax.training.parallel import Functions
@@ -288,7 +288,7 @@ class Pack:
 
     def _draw(self, trial: Trial) -> None:
         try:
-            plots.draw(trial.directory.path)
+            draw_run(trial.directory.path)
         except Exception as error:  # whatever a plotting library stumbles on must not cost a run
             self.report.note(f"no pictures: {first_line(error)}")
 

@@ -25,7 +25,7 @@ LOADS = "training/init_from.py"
 ALONE = ("training/pack.py", "training/loop.py", "training/trial.py")
 # What moves bytes and text and computes nothing: files, messages, checks, and the table of data sets.
 NEUTRAL = {
-    *("errors.py", "console.py", "paths.py", "files.py", "deletion.py", "labels.py", "validation.py", "records.py"),
+    *("errors.py", "console.py", "paths.py", "files.py", "deletion.py", "validation.py", "records.py"),
     *("data/registry.py", "data/bad_records.py", "training/stored.py", "training/checkpoint.py", "training/identity.py"),
 }
 

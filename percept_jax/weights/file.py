@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 from percept_jax import files, paths
-from percept_jax.errors import UsageError, first_line
-from percept_jax.labels import in_a_line
+from percept_jax.errors import UsageError, first_line, in_a_line
 from percept_jax.trees import by_path, flatten
 from percept_jax.weights.torch_names import in_order, renamed, unwrapped
 

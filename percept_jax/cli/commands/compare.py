@@ -12,9 +12,10 @@ def run(request: Request) -> dict[str, Any]:
     """Writes and prints the table of sweeps and runs, paired by seed. Returns it."""
     import hashlib
 
+    from percept_jax import files, records
+    from percept_jax.analysis import output
+    from percept_jax.analysis.load import load
     from percept_jax.paths import output_path, user_path
-    from percept_jax.sweeps import compare
-    from percept_jax.sweeps.run import show
     from percept_jax.training.run_dir import ROOT
 
     if not request.words or any(word.endswith(".sweep") for word in request.words):
@@ -23,11 +24,13 @@ def run(request: Request) -> dict[str, Any]:
     to = output_path(options["to"], "to") if options["to"] else None
     if to and to.exists() and not to.is_dir():
         raise UsageError(f"{to} is not a folder", "to")
-    loaded = compare.load(paths, options["metric"], options["baseline"])
-    alone = len(paths) == 1 and (paths[0] / "plan.json").exists()
+    loaded = load(paths, options["metric"], options["baseline"])
+    if len(paths) == 1 and records.is_sweep(paths[0]) and not to:
+        with files.locked(paths[0] / ".locks" / "tables", wait=True, folder=paths[0]) as lock:
+            return output.show(loaded, lock)
     digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
-    folder = to or (paths[0] if alone else ROOT / "runs" / f"compare-{digest}")
-    return show(loaded, folder, own=alone and not to)
+    with output.claim(to or ROOT / "runs" / f"compare-{digest}") as lock:
+        return output.show(loaded, lock)
 
 
 COMPARE = Command(

@@ -8,10 +8,11 @@ from percept_jax.errors import UsageError
 
 def run(request: Request) -> dict[str, Any]:
     """Draws pictures. Returns their paths."""
-    from percept_jax import api, plots
+    from percept_jax import api
     from percept_jax.cli.runtime import use_compilation_cache
     from percept_jax.console import say
     from percept_jax.explain import augmentations, boundary
+    from percept_jax.plots.run import draw_run
 
     use_compilation_cache()
     if request.options["augmentations"]:
@@ -22,7 +23,7 @@ def run(request: Request) -> dict[str, Any]:
         if odd := [flag for flag in request.origins if flag not in ("boundary", "data_dir", "json")]:
             raise UsageError("does not apply to plot", odd[0])
         trained = api.load(PLOT.one(request.words))
-        paths = [boundary.draw(trained, request.experiment.data_dir)] if request.options["boundary"] else plots.draw(trained.path)
+        paths = [boundary.draw(trained, request.experiment.data_dir)] if request.options["boundary"] else draw_run(trained.path)
     for path in paths:
         say(str(path))
     return {"pictures": [str(path) for path in paths]}

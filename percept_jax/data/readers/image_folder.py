@@ -15,8 +15,7 @@ from percept_jax.data.bad_records import check, reason
 from percept_jax.data.images import decode, header
 from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.data.spec import DatasetSpec, image_spec
-from percept_jax.errors import DataError, UsageError
-from percept_jax.labels import in_a_line
+from percept_jax.errors import DataError, UsageError, in_a_line
 
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
 _OTHER_IMAGES = {".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif", ".npy"}

@@ -1,4 +1,4 @@
-"""Names of classes and arms as a picture can write them: in fonts that have their letters, else as numbers.
+"""Names of classes and arms in a form that a picture can show: in fonts that have their letters, else as numbers.
 
 Matplotlib draws a letter that its font lacks as a box, and warns on standard error.
 """
@@ -9,17 +9,29 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-LONGEST = 24  # columns of a name; a wide letter, such as a Chinese one, takes two
-_LOOKED_AT, _TAKEN = 300, 4  # other fonts that are opened, and that one picture takes, at most
+from percept_jax.errors import in_a_line
 
-# Fonts with many letters, which are looked at first; and those that have a box for each letter there is, or other signs than
-# Unicode means.
+# The columns that a name may take; a full-width letter, such as a Chinese one, takes two.
+LONGEST = 24
+# A picture of more classes shows their colors alone, without their names.
+MOST_NAMES = 40
+# At most so many other fonts are opened, and so many of them are used in one picture.
+_LOOKED_AT, _TAKEN = 300, 4
+
+# Fonts with many letters, which are looked at first; and fonts that show a box for every letter, or whose letters are not those
+# of Unicode.
 _LARGE = ("noto", "cjk", "unicode", "wenquanyi", "droid", "han", "gothic", "ming", "hei", "arabic", "emoji", "symbol", "free")
 _UNFIT = ("last resort", "nonunicode", "cmsy", "cmex", "cmmi", "cmtt", "cmr", "cmb", "cmss")
 
 
 class Labels(NamedTuple):
-    """Texts of a picture, and the names of the font families to write them in; `numbered` are the places of numbers in it."""
+    """Texts that a picture can show.
+
+    Attributes:
+        texts: one for each name.
+        families: the names of the font families to write them in.
+        numbered: the indices of the texts that are numbers, because the name cannot be shown.
+    """
 
     texts: list[str]
     families: list[str]
@@ -27,20 +39,20 @@ class Labels(NamedTuple):
 
     @property
     def columns(self) -> int:
-        """Of the longest text."""
+        """The width of the longest text, in columns."""
         return max((columns(text) for text in self.texts), default=0)
 
 
 def written(names: Sequence[str], what: str = "", longest: int = LONGEST, first: int = 0) -> Labels:
-    """Returns the names as a picture can write them.
+    """Returns the names in a form that a picture can show.
 
-    Control characters are escaped, long names shortened. A name with a letter that no font of this machine has is written as
-    its number, and so is one that would look like another.
+    Control characters are escaped and long names are shortened. A name with a letter that no font of this machine has is written
+    as its number, and so is a name that would look like another one.
 
     Args:
-        names: of classes or arms; any text.
-        what: stands before a number.
-        longest: columns that a name may take.
+        names: the names of classes or arms; any text.
+        what: the text before a number.
+        longest: how many columns a name may take.
         first: the number of the first name.
     """
     from matplotlib import rcParams
@@ -53,7 +65,8 @@ def written(names: Sequence[str], what: str = "", longest: int = LONGEST, first:
     alike = Counter(text.strip() for text in texts)
     numbered = [i for i, text in enumerate(texts) if not text.strip() or absent & set(text) or alike[text.strip()] > 1]
     others = {text for i, text in enumerate(texts) if i not in set(numbered)}
-    while any(f"{what}{first + i}" in others for i in numbered):  # a class that is called 3 is not class 3
+    # A class that is named "3" must not be taken for class number 3.
+    while any(f"{what}{first + i}" in others for i in numbered):
         what = "#" + what
     for i in numbered:
         texts[i] = f"{what}{first + i}"
@@ -61,20 +74,12 @@ def written(names: Sequence[str], what: str = "", longest: int = LONGEST, first:
 
 
 def columns(text: str) -> int:
-    """Returns how much room a text takes, in narrow letters."""
+    """Returns the width of a text in columns: a full-width letter takes two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def in_a_line(text: str) -> str:
-    """Returns a text in which what would break a line, or cannot be printed at all, is escaped."""
-    return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter
-        for letter in text
-    )
-
-
 def _printable(name: str) -> str:
-    """A name in one line, without the letters that only say how to set the others."""
+    """Returns a name in one line, without the characters that only control the layout of others."""
     return "".join(letter for letter in in_a_line(name) if unicodedata.category(letter) != "Cf")
 
 
@@ -90,7 +95,7 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def _file_of(family: str) -> str:
-    """The font file that a family's name stands for; matplotlib's own font, where there is none."""
+    """Returns the font file of a family; where there is none, that of matplotlib's own font."""
     from matplotlib import font_manager
 
     return font_manager.findfont(font_manager.FontProperties(family=[family]))
@@ -98,7 +103,7 @@ def _file_of(family: str) -> str:
 
 @functools.cache
 def _letters_of(*paths: str) -> frozenset[str]:
-    """The letters that font files have; none of one that is damaged, or cannot be drawn in any size."""
+    """Returns the letters of some font files. Damaged fonts and bitmap fonts count as empty."""
     from matplotlib import font_manager
 
     letters: set[str] = set()
@@ -113,7 +118,7 @@ def _letters_of(*paths: str) -> frozenset[str]:
 
 @functools.cache
 def _families_with(absent: Collection[str]) -> dict[str, str]:
-    """Families of this machine, with their files, that have letters which the usual ones lack; what has most comes first."""
+    """Returns font families of this machine that have some of the absent letters, with their files; the best one comes first."""
     from matplotlib import font_manager
 
     upright = [entry for entry in font_manager.fontManager.ttflist if (entry.style, entry.weight) == ("normal", 400)]

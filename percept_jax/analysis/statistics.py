@@ -1,4 +1,8 @@
-"""What seeds can tell of a difference between arms: intervals, tests, and what they cannot show."""
+"""Compares arms over their seeds: intervals, tests, and notes on what they cannot show.
+
+The paired t test is computed with scipy.special. scipy.stats.ttest_rel gives the same numbers (a test holds them to 1e-12), but
+takes 1.4 s more to import, at every start of a comparison.
+"""
 
 import math
 from collections import Counter
@@ -8,14 +12,16 @@ import numpy as np
 from scipy import special
 
 from percept_jax import metrics
-from percept_jax.sweeps.comparison import Arm, Comparison, Outcome, Row
+from percept_jax.analysis.comparison import Arm, Comparison, Outcome, Row
 
 ALPHA = 0.05
-_EXACT = 20  # differences: a million sign vectors
+
+# The sign-flip test is exact for so many differences or fewer; 2**20 are a million sign vectors.
+_EXACT = 20
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
-    """The 95 % t interval of the mean, low and high (Student 1908); None, None where `paired_t` is."""
+    """Returns low and high of the 95 % t interval of the mean (Student 1908); None, None where `paired_t` is None."""
     n = len(differences)
     if n < 2 or _alike(differences):
         return None, None
@@ -24,10 +30,10 @@ def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None
 
 
 def paired_t(differences: Sequence[float]) -> float | None:
-    """Two-sided p value of the paired t test; None of fewer than two differences.
+    """Returns the two-sided p value of the paired t test.
 
-    None too where they are all alike, as those of a few seeds on a small test set may be: there is no spread then to measure
-    their mean by.
+    It is None for fewer than two differences. It is also None where all differences are equal, as with a few seeds and a small
+    test set: there is no spread then to measure the mean by.
     """
     n = len(differences)
     if n < 2 or _alike(differences):
@@ -37,17 +43,18 @@ def paired_t(differences: Sequence[float]) -> float | None:
 
 
 def sign_flip(differences: Sequence[float]) -> float | None:
-    """Two-sided p value of the sign-flip test of the mean (Fisher 1935, Pitman 1937); None of no differences.
+    """Returns the two-sided p value of the sign-flip test of the mean (Fisher 1935, Pitman 1937); None for no differences.
 
-    If an arm is like the baseline, each difference could as well have had the other sign: p is the share of sign
-    vectors whose sum is at least as far from 0 as the one that was seen. Exact for 20 differences or fewer, of 2**20
-    random vectors (the same ones each time) for more.
+    If an arm does not differ from the baseline, each difference could as well have the other sign: p is the share of sign vectors
+    whose sum is at least as far from 0 as the observed sum. It is exact for 20 differences or fewer; for more it is estimated
+    from 2**20 random sign vectors, the same ones each time.
     """
     if not len(differences):
         return None
     exact = len(differences) <= _EXACT
     sums = np.zeros(1 if exact else 2**_EXACT)
-    bits = np.random.Philox(key=0)  # raw bits: NumPy keeps them the same from version to version
+    # NumPy keeps the raw bits of a generator the same from version to version.
+    bits = np.random.Philox(key=0)
     for d in differences:
         if exact:
             sums = np.concatenate([sums + d, sums - d])
@@ -59,7 +66,7 @@ def sign_flip(differences: Sequence[float]) -> float | None:
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for their number (Holm 1979, step-down); None stays None, and does not count."""
+    """Returns p values corrected for their number (Holm 1979, step-down). A None stays None, and is not counted."""
     known = sorted((value, i) for i, value in enumerate(p) if value is not None)
     corrected: list[float | None] = [None] * len(p)
     highest = 0.0
@@ -70,12 +77,12 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
 
 
 def least_sign_flip(n: int) -> float:
-    """The least p value that the exact sign-flip test can give for `n` differences: all of one sign, and its mirror."""
+    """Returns the smallest p value of the exact sign-flip test for `n` differences: all of one sign, or all of the other."""
     return 2.0 ** (1 - n)
 
 
 def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
-    """The fewest seeds with which the sign-flip test can get below `alpha` after Holm's correction for `comparisons`."""
+    """Returns the fewest seeds with which the sign-flip test can go below `alpha`, Holm-corrected for `comparisons`."""
     n = 1
     while comparisons * least_sign_flip(n) >= alpha:
         n += 1
@@ -83,7 +90,7 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
 
 
 def value(outcome: Outcome, metric: str) -> float | None:
-    """A metric, as split/number, of a trial that is done; None where there is none that is a finite number."""
+    """Returns a metric, given as split/name, of a trial that is done; None where there is no finite number."""
     split, _, number = metric.partition("/")
     if outcome.status != "done" or not outcome.result:
         return None
@@ -92,17 +99,25 @@ def value(outcome: Outcome, metric: str) -> float | None:
 
 
 def changed(flags: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
-    """Flags whose text is not that of `base`, or that only one of the two has; "" where `flags` lacks them."""
+    """Returns the flags whose text differs from that in `base`, or that only one of the two has; "" where `flags` lacks them."""
     return {flag: flags.get(flag, "") for flag in {**flags, **base} if flags.get(flag) != base.get(flag)}
 
 
 def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out: int = 0) -> Comparison:
-    """The table of a metric by arm, the baseline first; differences are taken between trials of the same seed.
+    """Returns the table of a metric by arm, the baseline first. Differences are taken between trials of the same seed.
 
-    `left_out` are trials that repeat another's flags and seed.
+    Holm's correction counts all arms except the baseline, separately for each test.
 
-    Holm's correction counts all arms but the baseline, separately for each test. Raises KeyError for a baseline that is
-    not the name of an arm, and UsageError for a metric that no arm is measured by.
+    Args:
+        name: the heading of the table.
+        arms: the arms with their trials.
+        metric: as split/name.
+        baseline: the name of an arm.
+        left_out: how many trials were left out because they repeat another one's flags and seed.
+
+    Raises:
+        KeyError: no arm has the name of the baseline.
+        UsageError: no arm has the metric.
     """
     measure = metrics.find(metric, [known for arm in arms for known in arm.metrics])
     base = {arm.name: arm for arm in arms}[baseline]
@@ -111,14 +126,14 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out
     p_t, p_sign = holm([row.p_t for row in rows]), holm([row.p_sign for row in rows])
     rows = [row._replace(p_t_holm=t, p_sign_holm=sign) for row, t, sign in zip(rows, p_t, p_sign, strict=True)]
     outcomes = [outcome for arm in arms for outcome in arm.outcomes]
-    notes = [*_of_tests(rows, metric), *_of_pairs(rows), *_of_trials(outcomes, metric), *_of_origins(outcomes)]
+    notes = [*_test_notes(rows, metric), *_pair_notes(rows), *_trial_notes(outcomes, metric), *_origin_notes(outcomes)]
     if left_out:
         notes.append(f"{_count(left_out, 'trial')} left out: of the same flags and seed as another one.")
     return Comparison(name, metric, measure, baseline, rows, notes)
 
 
 def _alike(differences: Sequence[float]) -> bool:
-    """Whether they are equal, up to rounding."""
+    """Returns whether all differences are equal, up to rounding."""
     return bool(np.ptp(differences) <= 1e-9 * np.max(np.abs(differences)))
 
 
@@ -160,8 +175,8 @@ def _mean(numbers: Sequence[float]) -> float | None:
     return float(np.mean(numbers)) if len(numbers) else None
 
 
-def _of_tests(rows: Sequence[Row], metric: str) -> Iterable[str]:
-    """What the tests cannot show."""
+def _test_notes(rows: Sequence[Row], metric: str) -> Iterable[str]:
+    """Yields what the tests cannot show."""
     split = metric.partition("/")[0]
     least = holm([least_sign_flip(row.paired) if row.p_sign is not None else None for row in rows])
     powerless = [row.paired for row, p in zip(rows, least, strict=True) if p is not None and p >= ALPHA]
@@ -183,7 +198,8 @@ def _of_tests(rows: Sequence[Row], metric: str) -> Iterable[str]:
         yield "These values are those that the best step was chosen by: they are optimistic."
 
 
-def _of_pairs(rows: Sequence[Row]) -> Iterable[str]:
+def _pair_notes(rows: Sequence[Row]) -> Iterable[str]:
+    """Yields the arms that have values for other seeds than the baseline."""
     base = len(rows[0].values)
     for row in rows[1:]:
         if row.values and row.paired < max(len(row.values), base):
@@ -193,8 +209,8 @@ def _of_pairs(rows: Sequence[Row]) -> Iterable[str]:
             )
 
 
-def _of_trials(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
-    """Trials that are not in the means."""
+def _trial_notes(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
+    """Yields how many trials are not in the means."""
     status = Counter(outcome.status for outcome in outcomes)
     if status["diverged"]:
         yield f"{_count(status['diverged'], 'trial')} of {len(outcomes)} diverged, and not in the means."
@@ -210,8 +226,8 @@ def _of_trials(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
         yield f"{_count(without, 'trial')} of {len(outcomes)} done, but without {metric}."
 
 
-def _of_origins(outcomes: Sequence[Outcome]) -> Iterable[str]:
-    """Commits and packs, where trials are not all of one."""
+def _origin_notes(outcomes: Sequence[Outcome]) -> Iterable[str]:
+    """Yields the commits and the pack widths, where trials differ in them."""
     finished = [outcome for outcome in outcomes if outcome.result]
     commits = {sha[:9] for outcome in finished for sha in (outcome.git_sha or "unknown").split("+")}
     if len(commits) > 1:

@@ -1,4 +1,4 @@
-"""A comparison as a table: Markdown, LaTeX and CSV for a paper, text for a terminal."""
+"""Writes a comparison as a table: Markdown, LaTeX and CSV for a paper, plain text for a terminal."""
 
 import csv
 import io
@@ -7,11 +7,12 @@ import textwrap
 from pathlib import Path
 
 from percept_jax import files
+from percept_jax.analysis.comparison import Comparison, Row
 from percept_jax.metrics import Metric
-from percept_jax.sweeps.comparison import Comparison, Row
 
 _UNKNOWN = "—"
-_NAME = 30  # columns of a terminal that an arm's name gets, if it wants them
+# A terminal shows at least so many columns of an arm's name, if it is that long.
+_NAME = 30
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$", _UNKNOWN: "---",
@@ -20,7 +21,7 @@ _TEX = {
 
 
 def write(c: Comparison, folder: Path) -> list[Path]:
-    """Writes table.md, table.tex and table.csv; their paths. Raises StorageError where the disk refuses."""
+    """Writes table.md, table.tex and table.csv. Returns their paths. Raises StorageError where they cannot be written."""
     texts = {"table.md": markdown(c), "table.tex": latex(c), "table.csv": csv_text(c)}
     for name, text in texts.items():
         files.write_bytes(folder / name, text.encode())
@@ -28,7 +29,7 @@ def write(c: Comparison, folder: Path) -> list[Path]:
 
 
 def markdown(c: Comparison) -> str:
-    """A heading, the table with the best mean in bold, and the notes."""
+    """Returns Markdown: a heading, the table with the best mean in bold, and the notes."""
     most = best(c)
     lines = [[re.sub(r"([\\|*`<$])", r"\\\1", cell) for cell in cells(row, c.measure)] for row in c.rows]
     for line, row in zip(lines, c.rows, strict=True):
@@ -40,7 +41,7 @@ def markdown(c: Comparison) -> str:
 
 
 def latex(c: Comparison) -> str:
-    """A table environment that wants only the package booktabs, the best mean in bold, the notes below."""
+    """Returns a LaTeX table that needs only the package booktabs, with the best mean in bold and the notes below."""
     most = best(c)
     lines = []
     for row in c.rows:
@@ -48,7 +49,8 @@ def latex(c: Comparison) -> str:
         numbers = [number if number == "---" else number.replace("-", "$-$") for number in numbers]
         if row.mean is not None and row.mean == most:
             numbers[0] = rf"\textbf{{{numbers[0]}}}"
-        lines.append(" & ".join([f"{{{arm}}}", *numbers, changed]) + r" \\")  # a bracket at the start would belong to \\
+        # The arm stands in braces: a bracket at the start of a line would be an argument of the \\ before it.
+        lines.append(" & ".join([f"{{{arm}}}", *numbers, changed]) + r" \\")
     headers = " & ".join(map(_tex, header(c))) + r" \\"
     return "\n".join([
         r"\begin{table}",
@@ -64,7 +66,7 @@ def latex(c: Comparison) -> str:
 
 
 def csv_text(c: Comparison) -> str:
-    """A row an arm, numbers as Python's repr, unknown ones empty; every flag that differs between arms."""
+    """Returns CSV: a row for each arm, numbers as Python's repr, unknown ones empty, and every flag that differs between arms."""
     seeds = sorted({seed for row in c.rows for seed in row.values})
     flags = dict.fromkeys(flag for row in c.rows for flag in row.changed)
     fields = [field for field in Row._fields if field not in ("arm", "values", "changed", "flags")]
@@ -79,7 +81,7 @@ def csv_text(c: Comparison) -> str:
 
 
 def plain(c: Comparison, width: int) -> str:
-    """For a terminal of `width` columns; wider where the numbers would not fit."""
+    """Returns the table as text for a terminal of `width` columns; it is wider where the numbers would not fit."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -94,14 +96,15 @@ def plain(c: Comparison, width: int) -> str:
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()
-    least = min(_NAME, widths[0]) + sum(widths[1:-1]) + min(20, widths[-1]) + 3 * len(headers) + 1  # 3 between columns
+    # Rich puts three columns between two cells.
+    least = min(_NAME, widths[0]) + sum(widths[1:-1]) + min(20, widths[-1]) + 3 * len(headers) + 1
     Console(file=text, width=max(width, least), markup=False, highlight=False, emoji=False).print(table)
     notes = [textwrap.fill(note, width, initial_indent="- ", subsequent_indent="  ") for note in (_about(c), *c.notes)]
     return "\n".join([c.name, *(line.rstrip() for line in text.getvalue().splitlines()), *notes]) + "\n"
 
 
 def header(c: Comparison) -> list[str]:
-    """What the columns hold."""
+    """Returns the names of the columns."""
     return ["arm", f"{c.metric} ± sd", "n", "difference [95 %]", "p (t)", "p (sign-flip)", "seconds", "changed"]
 
 
@@ -113,7 +116,7 @@ def _about(c: Comparison) -> str:
 
 
 def cells(row: Row, metric: Metric) -> list[str]:
-    """A row in words, a cell for each of `header`."""
+    """Returns a row as text, a cell for each name in `header`."""
     mean, difference = _number(row.mean, metric), _number(row.difference, metric, sign="+")
     if row.sd is not None:
         mean += f" ± {_number(row.sd, metric)}"
@@ -143,7 +146,7 @@ def _p(p: float | None) -> str:
 
 
 def best(c: Comparison) -> float | None:
-    """The best mean; None where there is no other to be better than."""
+    """Returns the best mean; None where there are fewer than two."""
     means = [row.mean for row in c.rows if row.mean is not None]
     return max(means, key=lambda mean: c.measure.sign * mean) if len(means) > 1 else None
 

@@ -1,4 +1,4 @@
-"""A sweep's pictures, and the report that shows them."""
+"""Draws the pictures of a comparison, and writes the report that shows them."""
 
 import math
 import re
@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from percept_jax import files, labels, metrics, plots
+from percept_jax import files, metrics
+from percept_jax.analysis import page
+from percept_jax.analysis.comparison import Arm, Comparison, Row
+from percept_jax.analysis.page import Picture
 from percept_jax.errors import StorageError
-from percept_jax.labels import Labels
-from percept_jax.sweeps import page
-from percept_jax.sweeps.comparison import Arm, Comparison, Row
-from percept_jax.sweeps.page import Picture
+from percept_jax.plots import labels
+from percept_jax.plots.figure import new_figure, png
+from percept_jax.plots.labels import Labels
+from percept_jax.plots.run import read_log
 
-# Okabe and Ito (2008), told apart by colour-blind people too; without yellow, which is faint on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# The colors of Okabe and Ito (2008), which color-blind people can tell apart; without yellow, which is faint on white.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -25,38 +28,38 @@ def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Pat
     """Draws the pictures of a comparison and writes report.html, in which they are embedded.
 
     The same comparison gives the same bytes. curves.png is left out where no trial has logged anything. A trial whose
-    metrics.jsonl is damaged has no part in its arm's curve, and the report says so.
+    metrics.jsonl is damaged is left out of its arm's curve, and the report says so.
 
     Args:
-        comparison: the table; its rows are those of `arms`, by name.
+        comparison: the table; it has a row for each of `arms`, by name.
         arms: the arms with their trials, whose metrics.jsonl are read.
-        folder: where to; made if need be.
+        folder: the folder to write to; it is made if need be.
 
     Returns:
-        The paths, report.html last.
+        The paths of the files, report.html last.
 
     Raises:
-        StorageError: the disk refuses.
+        StorageError: a file cannot be written.
     """
     curves, faults = _curves(comparison, arms)
     if faults:
-        said = f"{len(faults)} {'trial has' if len(faults) == 1 else 'trials have'} no part in the learning curves: {faults[0]}"
-        comparison = comparison._replace(notes=[*comparison.notes, said])
+        note = f"{len(faults)} {'trial has' if len(faults) == 1 else 'trials have'} no part in the learning curves: {faults[0]}"
+        comparison = comparison._replace(notes=[*comparison.notes, note])
     pictures = [*curves, *(_metric(comparison, arms, flag) for flag in swept_numbers(arms))]
-    contents = {picture.file: picture.content for picture in pictures} | {
-        "report.html": page.written(comparison, pictures).encode()
-    }
+    contents = {picture.file: picture.content for picture in pictures}
+    contents["report.html"] = page.html_text(comparison, pictures).encode()
     for name, content in contents.items():
         files.write_bytes(folder / name, content)
     return [folder / name for name in contents]
 
 
 def curve(trials: Iterable[Sequence[Mapping[str, Any]]], split: str, number: str) -> np.ndarray:
-    """A learning curve over seeds.
+    """Returns a learning curve over seeds.
 
     Args:
         trials: the lines of each trial's metrics.jsonl; they may end at different steps.
-        split, number: which lines, and what of them. Values that are not finite are passed over.
+        split: the split whose lines are taken.
+        number: the name of the number in these lines. Values that are not finite are left out.
 
     Returns:
         Float `[4, steps]`: the steps in order; the mean, least and greatest value among the trials that have the step.
@@ -72,7 +75,7 @@ def curve(trials: Iterable[Sequence[Mapping[str, Any]]], split: str, number: str
 
 
 def swept_numbers(arms: Sequence[Arm]) -> list[str]:
-    """Flags worth a picture: finite numbers in all arms, with 3 values or more (2, if no other flag differs)."""
+    """Returns the flags that get a picture: finite numbers in all arms, with 3 values or more (2, if no other flag differs)."""
     differing = _differing(arms)
     least = 2 if len(differing) == 1 else 3
     values = {flag: [_number(arm.flags.get(flag)) for arm in arms] for flag in differing}
@@ -80,7 +83,10 @@ def swept_numbers(arms: Sequence[Arm]) -> list[str]:
 
 
 def is_log(values: Iterable[float]) -> bool:
-    """Whether values want a log axis: above 0, over a factor of 10 or more, and closer to even in ratio than in difference."""
+    """Returns whether values suit a log axis.
+
+    That is where they are above 0, span a factor of 10 or more, and have ratios that are more even than their differences.
+    """
     ordered = np.unique(np.array([*values], float))
     if not ordered.size or ordered[0] <= 0 or ordered[-1] < 10 * ordered[0]:
         return False
@@ -89,9 +95,10 @@ def is_log(values: Iterable[float]) -> bool:
 
 
 def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture], list[str]]:
-    """curves.png: the validation number of the metric, and the training loss, against the step; none without any line.
+    """Returns curves.png, and the faults of trials that are left out of it.
 
-    And what is wrong with the files of trials that are left out of it.
+    It shows the metric on the validation split, and the training loss, against the step. There is no picture where no trial has
+    logged anything.
     """
     drawn = _shown(comparison)
     shown = [arm for arm in arms if arm.name in drawn]
@@ -106,32 +113,33 @@ def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture],
         title += f";\nof {len(arms)} arms the 12 best, the 4 worst and the baseline"
     names = [row.arm for row in comparison.rows]
     texts = _written(names, "arm ")
-    figure = plots.figure(9.2 + 0.065 * texts.columns, 4 if len(shown) < 20 else 4.8)
+    figure = new_figure(9.2 + 0.065 * texts.columns, 4 if len(shown) < 20 else 4.8)
     figure.suptitle(title, fontsize=10)
     styles = _styles([arm.name for arm in shown], comparison.baseline)
-    called = dict(zip(names, texts.texts, strict=True))
+    shown_names = dict(zip(names, texts.texts, strict=True))
     for axes, (split, of) in zip(figure.subplots(1, 2), (("validation", number), ("train", "loss")), strict=True):
         axes.set(xlabel="step", ylabel=f"{'training' if split == 'train' else split} {of}")
         curves = {arm.name: curve(trials, split, of) for arm, trials in zip(shown, lines, strict=True)}
         bounded = of == comparison.measure.name and comparison.measure.higher_is_better
-        _draw_curves(axes, curves, styles, of, called, bounded)
+        _draw_curves(axes, curves, styles, of, shown_names, bounded)
     _legend(figure, figure.axes[0], texts, title="arm")
     what = f"Learning curves: validation {number} and training loss against the step"
     caption = f"{what}; {title}.".replace("\n", " ")
     if texts.numbered:
         caption += " Names that cannot be drawn here, or look alike, are numbers of rows of the table."
-    return [Picture("curves.png", f"{what}, one line an arm.", caption, plots.png(figure, 120))], faults
+    return [Picture("curves.png", f"{what}, one line an arm.", caption, png(figure, 120))], faults
 
 
 def _logged(arms: Sequence[Arm]) -> tuple[list[list[list[dict[str, Any]]]], list[str]]:
-    """What the trials of each arm have logged, and what is wrong with the files of those that are left out."""
+    """Returns the lines that the trials of each arm have logged, and the faults of trials whose files are damaged."""
     lines, faults = [], []
     for arm in arms:
         lines.append([])
         for outcome in arm.outcomes:
             try:
-                if outcome.result or (outcome.path / "metrics.jsonl").exists():  # else it has not begun
-                    lines[-1].append(plots.logged(outcome.path))
+                # A trial that has not started has no log, which is no fault.
+                if outcome.result or (outcome.path / "metrics.jsonl").exists():
+                    lines[-1].append(read_log(outcome.path))
             except StorageError as error:
                 faults.append(str(error))
     return lines, faults
@@ -142,13 +150,18 @@ def _draw_curves(
     curves: Mapping[str, np.ndarray],
     styles: Mapping[Any, Any],
     number: str,
-    called: Mapping[str, str],
+    shown_names: Mapping[str, str],
     bounded: bool,
 ) -> None:
-    """Draws learning curves of a number by arm. Where it is `bounded`, a share of 1, no arm can flatten the others."""
+    """Draws the learning curves of a number, by arm.
+
+    A share is `bounded` by 1. Other numbers may be huge in one arm, which would flatten the curves of all other arms, so the axis
+    then ends at ten times the median first value.
+    """
     for name, (steps, mean, low, high) in curves.items():
-        marker = "." if len(steps) == 1 else ""  # a line of one point cannot be seen
-        axes.plot(steps, mean, label=called[name], marker=marker, **styles[name])
+        # A line of one point cannot be seen without a marker.
+        marker = "." if len(steps) == 1 else ""
+        axes.plot(steps, mean, label=shown_names[name], marker=marker, **styles[name])
         axes.fill_between(steps, low, high, alpha=0.15 if len(curves) <= 10 else 0.07, linewidth=0, color=styles[name]["color"])
     axes.grid(alpha=0.3)
     if number == "loss" and all((low > 0).all() for _, _, low, _ in curves.values()):
@@ -160,7 +173,7 @@ def _draw_curves(
 
 
 def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
-    """metric_<flag>.png: the metric's mean against one number, a line for each combination of the other flags that differ."""
+    """Returns metric_<flag>.png: the mean against one flag, with a line for each combination of the other flags that differ."""
     rows = {row.arm: row for row in comparison.rows}
     others = [other for other in _differing(arms) if other != flag]
     lines: dict[str, list[tuple[float, Row]]] = {}
@@ -170,7 +183,7 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
     longest = sorted(lines, key=lambda name: -len(lines[name]))[:12]
     most = [name for name in lines if name in longest]
     texts = _written(most, "combination ")
-    figure = plots.figure(6 + 0.065 * texts.columns, 4.2)
+    figure = new_figure(6 + 0.065 * texts.columns, 4.2)
     axes, styles = figure.subplots(), _styles(most)
     for i, name in enumerate(most):
         points = sorted(lines[name], key=lambda point: point[0])
@@ -180,7 +193,8 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
             x, mean, sd, label=texts.texts[i] if others else "", marker="os"[i // 6], capsize=3, **styles[name], markersize=4
         )
         lost = [x for x, row in points if _is_lost(row)]
-        low = [0.03 + 0.03 * i] * len(lost)  # of the axes' height; a row for each line
+        # A row of crosses for each line, given as a share of the height of the axes.
+        low = [0.03 + 0.03 * i] * len(lost)
         axes.scatter(lost, low, marker="x", color=styles[name]["color"], transform=axes.get_xaxis_transform())
     _scale(axes, {x for points in lines.values() for x, _ in points})
     counts = {len(row.values) for row in rows.values() if row.mean is not None} or {0}
@@ -192,12 +206,12 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
     axes.set_ylabel(comparison.metric, parse_math=False)
     axes.grid(alpha=0.3)
     if crosses := any(_is_lost(row) for name in most for _, row in lines[name]):
-        axes.scatter([], [], marker="x", color="grey", label="diverged")
+        axes.scatter([], [], marker="x", color="gray", label="diverged")
     if crosses or others:
         _legend(figure, axes, texts)
     what = f"{comparison.metric} against {flag}"
     caption = f"{what}: {title}." + (" Crosses: all trials diverged." if crosses else "")
-    return Picture(f"metric_{re.sub('[^a-z0-9_]', '_', flag)}.png", f"{what}.", caption, plots.png(figure, 120))
+    return Picture(f"metric_{re.sub('[^a-z0-9_]', '_', flag)}.png", f"{what}.", caption, png(figure, 120))
 
 
 def _is_lost(row: Row) -> bool:
@@ -205,7 +219,10 @@ def _is_lost(row: Row) -> bool:
 
 
 def _scale(axes: Any, values: Iterable[float]) -> None:
-    """A log axis where the values want one, but for a 0 (it is linear from there to the next); ticks at them if there is room."""
+    """Makes the x axis logarithmic where the values suit it, with ticks at the values if there is room.
+
+    Where one of them is 0, the axis is linear from 0 to the next value.
+    """
     ordered = np.unique(np.array([*values]))
     positive = ordered[ordered > 0]
     if is_log(positive) and ordered[0] >= 0:
@@ -219,13 +236,13 @@ def _scale(axes: Any, values: Iterable[float]) -> None:
 
 
 def _ranked(comparison: Comparison) -> list[Row]:
-    """Rows that have a mean, the best first."""
+    """Returns the rows that have a mean, the best first."""
     sign = comparison.measure.sign
     return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: -sign * row.mean)
 
 
 def _shown(comparison: Comparison) -> set[str]:
-    """Arms that get a learning curve: all, or of more than 24 the 12 best, the 4 worst and the baseline."""
+    """Returns the arms that get a learning curve: all, or of more than 24 the 12 best, the 4 worst and the baseline."""
     if len(comparison.rows) <= 24:
         return {row.arm for row in comparison.rows}
     ranked = _ranked(comparison)
@@ -246,22 +263,24 @@ def _number(text: str | None) -> float:
 
 
 def _styles(names: Iterable[str], baseline: str | None = None) -> dict[str | None, dict[str, str]]:
-    """A colour and a dash pattern for each line, all different for up to 24; the baseline's is black."""
+    """Returns a color and a dash pattern for each line, all different for up to 24; the baseline's is black."""
     rest = [name for name in names if name != baseline]
-    styles = {name: {"color": _COLOURS[i % 6], "linestyle": _DASHES[i // 6 % 4]} for i, name in enumerate(rest)}
+    styles = {name: {"color": _COLORS[i % 6], "linestyle": _DASHES[i // 6 % 4]} for i, name in enumerate(rest)}
     return styles | {baseline: {"color": "black", "linestyle": "-"}}
 
 
 def _written(names: Sequence[str], what: str) -> Labels:
-    """The names of lines for a legend, of which those that cannot be drawn are counted from 1."""
+    """Returns the names of lines for a legend; those that cannot be drawn are counted from 1."""
     found = labels.written(names, what, longest=48, first=1)
-    return found._replace(texts=[" " + text if text.startswith("_") else text for text in found.texts])  # else left out
+    # Matplotlib leaves a label that starts with "_" out of the legend.
+    return found._replace(texts=[" " + text if text.startswith("_") else text for text in found.texts])
 
 
 def _legend(figure: Any, axes: Any, texts: Labels, title: str | None = None) -> None:
-    """A legend right of everything: inside, it would hide lines."""
+    """Puts a legend to the right of everything: inside the axes it would hide lines."""
     handles, names = axes.get_legend_handles_labels()
     font = {"family": texts.families, "size": 8 if len(names) <= 10 else 7}
     legend = figure.legend(handles, names, loc="outside right upper", prop=font, title=title)
     for text in legend.get_texts():
-        text.set_parse_math(False)  # $ is a letter like any other
+        # A $ is a letter like any other.
+        text.set_parse_math(False)

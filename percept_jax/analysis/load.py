@@ -7,35 +7,46 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from percept_jax import files, metrics, records, validation
+from percept_jax.analysis.comparison import Arm, Outcome
+from percept_jax.analysis.statistics import changed, value
 from percept_jax.errors import StorageError, UsageError
-from percept_jax.records import SWEEP, Plan, Provenance
-from percept_jax.sweeps.comparison import Arm, Outcome
-from percept_jax.sweeps.failures import read_failures
-from percept_jax.sweeps.statistics import changed, value
+from percept_jax.records import SWEEP, Failure, Plan, Provenance
 
-_BY_WORTH = ("done", "diverged", "failed", "damaged", "missing")
+# Of two trials with the same flags and seed, the one whose status comes first counts.
+_PREFERRED = ("done", "diverged", "failed", "damaged", "missing")
+
+# The flags of an arm as a set, so that two arms with the same flags are found to be one.
+_Flags = frozenset[tuple[str, str]]
 
 
-class Sweep(NamedTuple):
-    """What `statistics.compare` takes: `compare(*load(paths))`."""
+class Loaded(NamedTuple):
+    """The arguments of `statistics.compare`: call `compare(*load(paths))`.
+
+    Attributes:
+        name: the heading of the table.
+        arms: the arms, with the outcomes of their trials.
+        metric: the metric that is compared, as split/name.
+        baseline: the name of the arm that the others are compared with.
+        left_out: how many trials have the same flags and seed as another one, and are not in the arms.
+    """
 
     name: str
     arms: Sequence[Arm]
     metric: str
     baseline: str
-    left_out: int = 0  # trials of the same flags and seed as another one
+    left_out: int = 0
 
 
-def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
-    """The arms of sweeps, and of run directories, put together.
+def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Loaded:
+    """Reads sweeps and run directories. Returns all their arms.
 
-    Arms of the same flags are one arm under the first one's name; of two trials of one seed the one that came further
-    counts, else the first. Arms of different flags under one name get "sweep: arm".
+    Arms with the same flags become one arm, under the name of the first. Of two trials with the same seed the one that came
+    further counts, or else the first. Arms with different flags and the same name are renamed to "sweep: arm".
 
     Args:
         paths: one or more; run directories come after the sweeps, grouped by their flags.
-        metric: as split/number; "": the first sweep's, for run directories the headline of the test split.
-        baseline: name of an arm; "": the first sweep's baseline, for run directories the first one's arm.
+        metric: as split/name; "" means the first sweep's, or for run directories the headline metric of the test split.
+        baseline: the name of an arm; "" means the first sweep's baseline, or for run directories the first one's arm.
 
     Raises:
         UsageError: a path is neither a sweep nor a run; no finished trial reports the metric; no arm is the baseline.
@@ -43,7 +54,7 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
     """
     sweeps, runs = {}, []
     for path in paths:
-        if (path / "plan.json").exists():
+        if records.is_sweep(path):
             sweeps[path] = _read_sweep(path)
         elif (path / "provenance.json").exists():
             runs.append(path)
@@ -60,28 +71,33 @@ def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Sweep:
         raise UsageError(validation.unknown(baseline, names), "baseline")
     base = next(arm.flags for arm in first.arms if arm.name == first.baseline)
     name = " + ".join(dict.fromkeys(sweep.name for sweep in sweeps.values()))
-    paths_of = [
-        {o.path.resolve() for arm in some for o in arm.outcomes if o.result}
-        for some in (*(s.arms for s in sweeps.values()), arms)
-    ]
-    left_out = len(set().union(*paths_of[:-1]) - paths_of[-1])
-    return Sweep(name, arms, metric, baseline or next(arm.name for arm in arms if arm.flags == base), left_out)
+    finished = set().union(*(_finished(sweep.arms) for sweep in sweeps.values()))
+    left_out = len(finished - _finished(arms))
+    return Loaded(name, arms, metric, baseline or next(arm.name for arm in arms if arm.flags == base), left_out)
 
 
-def _read_sweep(path: Path) -> Sweep:
-    plan = records.read(path / "plan.json", Plan)
-    failures = read_failures(path)
-    _check_plan(plan, path / "plan.json")
+def _finished(arms: Sequence[Arm]) -> set[Path]:
+    return {outcome.path.resolve() for arm in arms for outcome in arm.outcomes if outcome.result}
+
+
+def _read_sweep(folder: Path) -> Loaded:
+    plan = records.read_plan(folder)
+    failures = records.read_failures(folder)
+    _check_plan(plan, folder / records.PLAN_FILE)
     arms = []
     for arm in plan["arms"]:
-        outcomes = [
-            _outcome(int(seed), path / "trials" / trial, failures.get(trial), trial if plan.get("format") == SWEEP else "")
-            if trial
-            else Outcome(int(seed), path, "failed" if arm.get("error") else "missing", error=arm.get("error", ""))  # not tuned
-            for seed, trial in arm["trials"].items()
-        ]
+        outcomes = []
+        for seed, trial in arm["trials"].items():
+            if trial:
+                # An older plan.json names its trials in another way than by their identity.
+                identity = trial if plan.get("format") == SWEEP else ""
+                outcomes.append(_outcome(int(seed), records.trial_dir(folder, trial), failures.get(trial), identity))
+            else:
+                # Tuning has not found the settings of this arm, or could not.
+                error = arm.get("error", "")
+                outcomes.append(Outcome(int(seed), folder, "failed" if error else "missing", error=error))
         arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes, metrics.read(plan)))
-    return Sweep(plan["name"], arms, plan["metric"], plan["baseline"])
+    return Loaded(plan["name"], arms, plan["metric"], plan["baseline"])
 
 
 def _check_plan(plan: Plan, path: Path) -> None:
@@ -91,43 +107,48 @@ def _check_plan(plan: Plan, path: Path) -> None:
     if plan["baseline"] not in names or any(not text.isprintable() for text in texts):
         raise StorageError(f"{path}: damaged: its arms and its baseline are not those of a sweep")
     for seed, trial in (item for arm in plan["arms"] for item in arm["trials"].items()):
-        named = trial is None or re.fullmatch(r"[\w-]{1,64}", trial, re.ASCII)
-        if not named or not re.fullmatch(r"[0-9]{1,18}", seed):
+        valid = trial is None or re.fullmatch(r"[\w-]{1,64}", trial, re.ASCII)
+        if not valid or not re.fullmatch(r"[0-9]{1,18}", seed):
             raise StorageError(f"{path}: damaged: {trial!r:.80} is not the name of a trial, or {seed!r:.80} no seed")
 
 
-def _read_runs(paths: Sequence[Path]) -> Sweep:
-    groups: dict[frozenset[tuple[str, str]], Arm] = {}
+def _read_runs(paths: Sequence[Path]) -> Loaded:
+    groups: dict[_Flags, Arm] = {}
     for path in paths:
         try:
             flags = _run_flags(path)
-        except StorageError as error:  # it costs itself alone
-            groups[frozenset([("run", str(path))])] = Arm("", {"run": str(path)}, [Outcome(0, path, "damaged", error=str(error))])
+        except StorageError as error:
+            # A damaged run becomes an arm of its own, and the others are compared.
+            damaged = Outcome(0, path, "damaged", error=str(error))
+            groups[frozenset([("run", str(path))])] = Arm("", {"run": str(path)}, [damaged])
             continue
         outcome = _outcome(int(flags.pop("seed")), path)
         known = metrics.read(records.read(path / "provenance.json", Provenance))
         arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, [], known))
         arm.outcomes.append(outcome)
     name = paths[0].resolve().parent.name
-    names = _name([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
-    arms = [arm._replace(name=called) for arm, called in zip(groups.values(), names, strict=True)]
-    return Sweep(name, arms, _headline(arms), names[0])
+    names = _names([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
+    arms = [arm._replace(name=own) for arm, own in zip(groups.values(), names, strict=True)]
+    return Loaded(name, arms, _headline(arms), names[0])
 
 
-def _name(settings: Sequence[Mapping[str, str]]) -> list[str]:
-    """A name for each setting: what it has otherwise than the first, which is the baseline."""
+def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """Returns a name for each setting: the flags whose values differ from the first one's, which is the baseline."""
     first = settings[0]
-    every = {flag: None for flags in settings for flag in flags}  # a dict keeps their order
-    # Knobs that come with another model tell nothing, unless they vary too.
+    # A dict keeps the order of the flags.
+    every = {flag: None for flags in settings for flag in flags}
+    # Flags that only come with another model are left out of the names, unless their values vary too.
     varied = [flag for flag in every if len({flags[flag] for flags in settings if flag in flags}) > 1]
-    told = [{flag: flags[flag] for flag in varied if flags.get(flag, first.get(flag)) != first.get(flag)} for flags in settings]
-    names = [", ".join(f"{flag}={text}" for flag, text in pairs.items()) for pairs in told]
+    names = []
+    for flags in settings:
+        differing = {flag: flags[flag] for flag in varied if flags.get(flag, first.get(flag)) != first.get(flag)}
+        names.append(", ".join(f"{flag}={text}" for flag, text in differing.items()))
     if len(set(names)) < len(names):
         names = [", ".join(f"{flag}={text}" for flag, text in changed(flags, first).items()) for flags in settings]
     return ["baseline", *names[1:]]
 
 
-def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None, identity: str = "") -> Outcome:
+def _outcome(seed: int, path: Path, failure: Failure | None = None, identity: str = "") -> Outcome:
     try:
         provenance, result = records.read_whole(path, identity)
     except StorageError as error:
@@ -145,30 +166,31 @@ def _outcome(seed: int, path: Path, failure: Mapping[str, Any] | None = None, id
     )
 
 
-def _merge(sweeps: Mapping[Path, Sweep]) -> list[Arm]:
-    merged: dict[frozenset[tuple[str, str]], Arm] = {}
-    labels = {}
+def _merge(sweeps: Mapping[Path, Loaded]) -> list[Arm]:
+    merged: dict[_Flags, Arm] = {}
+    labels: dict[_Flags, str] = {}
     names = Counter(sweep.name for sweep in sweeps.values())
     for path, sweep in sweeps.items():
         label = sweep.name if names[sweep.name] == 1 else str(path)
         for arm in sweep.arms:
             key = frozenset(arm.flags.items())
             known = merged.setdefault(key, arm._replace(outcomes=[]))
-            merged[key] = known._replace(outcomes=_furthest([*known.outcomes, *arm.outcomes]))
+            merged[key] = known._replace(outcomes=_one_per_seed([*known.outcomes, *arm.outcomes]))
             labels.setdefault(key, f"{label}: {arm.name}")
     same = Counter(arm.name for arm in merged.values())
     return [arm._replace(name=labels[key]) if same[arm.name] > 1 else arm for key, arm in merged.items()]
 
 
-def _furthest(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """One outcome a seed, in their order."""
+def _one_per_seed(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Returns one outcome for each seed, the one that came furthest, in the order of the seeds."""
     best: dict[int, Outcome] = {}
-    for outcome in sorted(outcomes, key=lambda o: _BY_WORTH.index(o.status)):
+    for outcome in sorted(outcomes, key=lambda o: _PREFERRED.index(o.status)):
         best.setdefault(outcome.seed, outcome)
     return [best[seed] for seed in sorted(best)]
 
 
 def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
+    """Raises UsageError for a metric that no finished trial reports, or that no arm knows."""
     done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
     if done and all(value(outcome, metric) is None for outcome in done):
         splits = [(split, outcome.result[split] or {}) for split in ("validation", "test") for outcome in done]
@@ -176,7 +198,6 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
         raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
     if not metric.startswith(("test/", "validation/")):
         raise UsageError(f"{metric!r} is no number of a split; write test/accuracy, or validation/accuracy", "metric")
-    # Refuses what is no metric.
     metrics.find(metric, [known for arm in arms for known in arm.metrics])
 
 
@@ -191,10 +212,10 @@ def _flags(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _run_flags(path: Path) -> dict[str, str]:
-    """What run.flags of a run directory says. Raises StorageError where it is not what the run wrote."""
+    """Returns the flags in run.flags of a run directory. Raises StorageError where it is not what the run wrote."""
     file = path / "run.flags"
     content = files.read_bytes(file)
-    mark = records.read(path / "provenance.json", Provenance)
+    mark: Mapping[str, Any] = records.read(path / "provenance.json", Provenance)
     if "files" in mark and mark["files"].get(file.name) != files.digest(content):
         raise StorageError(f"{file}: damaged: not what the run wrote")
     flags = _flags(content.decode(errors="replace").splitlines())
