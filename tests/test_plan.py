@@ -100,7 +100,8 @@ def clock(monkeypatch, digits):
         if convolves:
             shape = shown.data.features["image"].shape[0], 16, 16, 1
             shown = shown._replace(
-                experiment=Experiment(model="lenet5", steps=steps), data=shown.data._replace(inputs=np.zeros(shape, np.uint8))
+                experiment=Experiment(model="lenet5", steps=steps),
+                data=shown.data._replace(features={**shown.data.features, "image": np.zeros(shape, np.uint8)}),
             )
         return widths.choose(shown, jax.local_devices()[:devices], trials, **options).width, tried
 

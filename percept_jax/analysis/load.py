@@ -124,8 +124,9 @@ def _read_runs(paths: Sequence[Path]) -> Loaded:
             continue
         outcome = _outcome(int(flags.pop("seed")), path)
         known = metrics.read(records.read(path / "provenance.json", Provenance))
-        arm = groups.setdefault(frozenset(flags.items()), Arm("", flags, [], known))
-        arm.outcomes.append(outcome)
+        key = frozenset(flags.items())
+        arm = groups.get(key, Arm("", flags, [], known))
+        groups[key] = arm._replace(outcomes=[*arm.outcomes, outcome])
     name = paths[0].resolve().parent.name
     names = _names([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
     arms = [arm._replace(name=own) for arm, own in zip(groups.values(), names, strict=True)]
@@ -193,7 +194,7 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
     """Raises UsageError for a metric that no finished trial reports, or that no arm knows."""
     done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
     if done and all(value(outcome, metric) is None for outcome in done):
-        splits = [(split, outcome.result[split] or {}) for split in ("validation", "test") for outcome in done]
+        splits = [(split, (outcome.result or {}).get(split) or {}) for split in ("validation", "test") for outcome in done]
         reported = dict.fromkeys(f"{split}/{number}" for split, numbers in splits for number in numbers)
         raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
     if not metric.startswith(("test/", "validation/")):
@@ -202,8 +203,8 @@ def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
 
 
 def _headline(arms: Sequence[Arm]) -> str:
-    done = [(arm, outcome) for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
-    return f"test/{metrics.headline(done[0][0].metrics, done[0][1].result['test']).name}" if done else "test/loss"
+    done = [(arm, outcome.result) for arm in arms for outcome in arm.outcomes if outcome.result and outcome.status == "done"]
+    return f"test/{metrics.headline(done[0][0].metrics, done[0][1]['test']).name}" if done else "test/loss"
 
 
 def _flags(lines: Sequence[str]) -> dict[str, str]:

@@ -238,7 +238,7 @@ def _scale(axes: Any, values: Iterable[float]) -> None:
 def _ranked(comparison: Comparison) -> list[Row]:
     """Returns the rows that have a mean, the best first."""
     sign = comparison.measure.sign
-    return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: -sign * row.mean)
+    return sorted((row for row in comparison.rows if row.mean is not None), key=lambda row: -sign * (row.mean or 0))
 
 
 def _shown(comparison: Comparison) -> set[str]:

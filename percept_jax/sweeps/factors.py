@@ -20,12 +20,18 @@ MOST = 10_000  # trials of a sweep
 
 
 class Factor(NamedTuple):
-    """A flag with `count` values; `text` spells the one at an index. Count None: `text` takes a share, 0 to 1, of the range."""
+    """A flag with `size` values; `text` spells the one at an index. Size None: `text` takes a share, 0 to 1, of the range."""
 
     name: str
     origin: str
-    count: int | None
+    size: int | None
     text: Callable[[float], str]
+
+    @property
+    def length(self) -> int:
+        """How many values there are, of a factor that has a size."""
+        assert self.size is not None
+        return self.size
 
 
 Axis = tuple[Factor, ...]  # factors that move together, of one count
@@ -92,9 +98,9 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
     if log and min(ends) <= 0:
         raise UsageError(f"a log range has ends above 0, not {first if low <= 0 else last}")
 
-    def between(part: Decimal | int, whole: int) -> str:
+    def between(part: Decimal | float, whole: int) -> str:
         a, b = (low.log10(), high.log10()) if log else (low, high)
-        value = a + (b - a) * part / whole
+        value = a + (b - a) * Decimal(part) / whole
         rounded = Decimal(f"{10**value if log else value:.3e}")
         return _spelled(min(max(rounded, min(ends)), max(ends)))  # 0.99999 is not rounded to 1
 
@@ -116,7 +122,7 @@ def _spelled(number: Decimal) -> str:
 def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
     """A whole number of `least` or more. Raises UsageError for any other text."""
     try:
-        number = validation.number(text, int)
+        number = int(validation.number(text, int))
         if number < least:
             raise UsageError(f"{text} is below {least}")
     except UsageError as error:
@@ -139,9 +145,9 @@ def halton(axes: Sequence[Axis], count: int) -> Axis:
     def drawn(factor: Factor, dimension: int) -> Factor:
         def text(i: int) -> str:
             share = points()[i][dimension]
-            return factor.text(int(share * factor.count) if factor.count else share)
+            return factor.text(int(share * factor.size) if factor.size else share)
 
-        return factor._replace(count=count, text=text)
+        return factor._replace(size=count, text=text)
 
     return tuple(drawn(factor, i) for i, axis in enumerate(axes) for factor in axis)
 
@@ -149,7 +155,7 @@ def halton(axes: Sequence[Axis], count: int) -> Axis:
 def combinations(axes: Sequence[Axis]) -> list[tuple[Setting, ...]]:
     """Every combination along the axes, the first of which varies slowest; equal ones once."""
     choices = [
-        [tuple(Setting(factor.name, factor.text(i), factor.origin) for factor in axis) for i in range(axis[0].count)]
+        [tuple(Setting(factor.name, factor.text(i), factor.origin) for factor in axis) for i in range(axis[0].length)]
         for axis in axes
     ]
     return list(dict.fromkeys(tuple(itertools.chain(*point)) for point in itertools.product(*choices)))

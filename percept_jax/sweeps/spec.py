@@ -90,20 +90,24 @@ def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spe
     _check_count(blocks, seeds, tuned, ours)
     arms = tuple(itertools.chain.from_iterable(_arms(*block) for block in blocks))
     _check_distinct(arms)
-    metric, baseline = (ours[name].text if name in ours else "" for name in ("metric", "baseline"))
+    metric, baseline = (_text(ours[name]) if name in ours else "" for name in ("metric", "baseline"))
     if metric and not re.fullmatch(r"(validation|test)/\w+", metric):
         raise UsageError(f"{metric!r} is not validation/NAME or test/NAME", "metric", ours["metric"].origin)
     if baseline and baseline not in [arm.name for arm in arms]:
         raise UsageError(validation.unknown(baseline, [arm.name for arm in arms]), "baseline", ours["baseline"].origin)
     return Spec(
         arms,
-        tuple(factors.whole(seeds.text(i), 0, "seeds", seeds.origin) for i in range(seeds.count)),
+        tuple(factors.whole(seeds.text(i), 0, "seeds", seeds.origin) for i in range(seeds.length)),
         metric,
         baseline or arms[0].name,
-        ours["design"].text,
+        _text(ours["design"]),
         tuple(factors.combinations(tuned)) if tuned else (),
         origins,
     )
+
+
+def _text(setting: Setting) -> str:
+    return setting.text or ""
 
 
 def _merged(overrides: Iterable[Setting]) -> Iterator[Setting]:
@@ -145,15 +149,15 @@ def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
                 raise UsageError(f"{name!r} is in another --zip too", "zip", origin)
         axis = tuple(found[name] for name in names)
         _check_lists([axis])
-        if len({factor.count for factor in axis}) > 1:
-            raise UsageError(f"unequal lengths: {', '.join(f'{f.name} has {f.count}' for f in axis)} values", "zip", origin)
+        if len({factor.size for factor in axis}) > 1:
+            raise UsageError(f"unequal lengths: {', '.join(f'{f.name} has {f.size}' for f in axis)} values", "zip", origin)
         axes |= dict.fromkeys(names, axis)
     return list(dict.fromkeys(axes.values()))
 
 
 def _check_lists(axes: Iterable[Axis]) -> None:
     for factor in itertools.chain.from_iterable(axes):
-        if factor.count is None:
+        if factor.size is None:
             said = "the range needs a count, as in {0.1..0.9:5}; without, it is for halton above the arms, or --tune"
             raise UsageError(said, factor.name, factor.origin)
 
@@ -172,7 +176,7 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
         if "trials" not in ours or not axes:
             lacks = "a flag with several values above the first arm" if "trials" in ours else "--trials=N"
             raise UsageError(f"halton needs {lacks}", "design", origin)
-        axes = [factors.halton(axes, factors.whole(ours["trials"].text, 1, "trials", ours["trials"].origin))]
+        axes = [factors.halton(axes, factors.whole(_text(ours["trials"]), 1, "trials", ours["trials"].origin))]
     common = tuple(base.settings)
     blocks = [(Arm("", base.origin, common), axes)]
     if design == "ofat":
@@ -217,33 +221,33 @@ def _tuned(tunes: Iterable[Setting], ours: Mapping[str, Setting], others: Iterab
     if trials:
         if not axes:
             raise UsageError("needs --tune", "tune_trials", trials.origin)
-        return [factors.halton(axes, factors.whole(trials.text, 1, "tune_trials", trials.origin))]
+        return [factors.halton(axes, factors.whole(_text(trials), 1, "tune_trials", trials.origin))]
     for factor in tuned.values():
-        if factor.count is None:
+        if factor.size is None:
             raise UsageError("a range without a count needs --tune_trials=N", "tune", factor.origin)
     return axes
 
 
 def _seeds(setting: Setting) -> Factor:
-    name, text, origin = setting
+    name, text, origin = setting.name, _text(setting), setting.origin
     if not re.search("[{}]", text):
         text = f"{{0..{factors.whole(text, 1, name, origin) - 1}}}"
     seeds = factors.values(name, text, name, origin)
-    if seeds.count is None:
+    if seeds.size is None:
         raise UsageError("a range of seeds has whole ends: {10..14}", name, origin)
     return seeds
 
 
 def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis], ours: Mapping[str, Setting]) -> None:
     """Counts the trials before any arm is made."""
-    count = sum(math.prod(axis[0].count for axis in axes) for _, axes in blocks)
-    count *= seeds.count + (math.prod(axis[0].count for axis in tuned) if tuned else 0)
+    count = sum(math.prod(axis[0].length for axis in axes) for _, axes in blocks)
+    count *= seeds.length + (math.prod(axis[0].length for axis in tuned) if tuned else 0)
     if count > MOST:
-        wide = [(seeds.count, "seeds", seeds.origin)]
-        wide += [(int(ours[name].text), name, ours[name].origin) for name in ("trials", "tune_trials") if name in ours]
-        wide += [(axis[0].count, axis[0].name, axis[0].origin) for _, axes in blocks for axis in axes]
-        wide += [(axis[0].count, "tune", axis[0].origin) for axis in tuned]
-        _, flag, origin = max(wide, key=lambda factor: factor[0])
+        factor_sizes = [(seeds.length, "seeds", seeds.origin)]
+        factor_sizes += [(int(_text(ours[name])), name, ours[name].origin) for name in ("trials", "tune_trials") if name in ours]
+        factor_sizes += [(axis[0].length, axis[0].name, axis[0].origin) for _, axes in blocks for axis in axes]
+        factor_sizes += [(axis[0].length, "tune", axis[0].origin) for axis in tuned]
+        _, flag, origin = max(factor_sizes, key=lambda factor: factor[0])
         raise UsageError(f"{count} trials; at most {MOST} are possible", flag, origin)
 
 

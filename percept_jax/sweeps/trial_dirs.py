@@ -59,7 +59,7 @@ def clear(lock: Lock, plan: Plan) -> None:
 
 def delete_packs(lock: Lock, plan: Plan) -> None:
     """Deletes the checkpoints of the packs that a sweep has recorded, and what is empty then."""
-    for program in plan["programs"].values():
+    for program in plan.get("programs", {}).values():
         for pack in program["packs"]:
             delete_pack(lock, lock.folder / "packs" / Cut(pack["width"], pack["trials"]).name)
     deletion.delete_empty_folder(lock, lock.folder / "packs")

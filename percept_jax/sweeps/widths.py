@@ -4,12 +4,14 @@ Stacked matrix products are one larger product, so perceptrons gain from the wid
 grouped convolutions, for which XLA may know no fast code: on a CPU they may be three times slower and more.
 """
 
+from __future__ import annotations
+
 import math
 import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +23,10 @@ from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
 from percept_jax.training.parallel import Functions
+
+if TYPE_CHECKING:
+    # jax.Device is this class, which type checkers do not see.
+    from jaxlib._jax import Device
 
 MOST = 64  # trials on a device
 SHARE = 0.03  # of the training time that is predicted goes into measuring, at most
@@ -41,7 +47,7 @@ class Subject(NamedTuple):
         """Of a trial."""
         return self.experiment.total_steps(len(self.spec.roles["train"]))
 
-    def functions(self, devices: Sequence[jax.Device], width: int) -> Functions:
+    def functions(self, devices: Sequence[Device], width: int) -> Functions:
         """Of its program, for packs of so many trials."""
         return parallel.functions(self.experiment, self.spec, self.data.features[self.spec.input].shape[1:], devices, width)
 
@@ -60,7 +66,7 @@ class Choice(NamedTuple):
     compiled: dict[int, Functions]
 
 
-def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers: int = 1) -> Choice:
+def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: int = 1) -> Choice:
     """The width at which `trials` of a program take the least time, when `workers` share them.
 
     A width is measured in turns with the best so far, since others may use the machine, and takes its place only where it is
@@ -78,7 +84,7 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
     for width in _candidates(widest, on, rising=convolves):
         if best and spent + 1.5 * cost > SHARE * best.seconds(trials, subject.steps):
             break
-        began = time.monotonic()
+        began, setting = time.monotonic(), None
         try:
             setting = _Setting(subject, devices, width)
             fits = width == on or setting.memory() < MEMORY * free_memory(devices[0])
@@ -88,7 +94,7 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
             if width == on or not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
                 raise
             fits = False
-        if not fits:
+        if setting is None or not fits:
             if convolves:
                 break
             continue
@@ -104,7 +110,7 @@ def choose(subject: Subject, devices: Sequence[jax.Device], trials: int, workers
     return Choice(best.functions.trials, measured, {best.functions.trials: best.functions})
 
 
-def measure(subject: Subject, devices: Sequence[jax.Device], width: int) -> float:
+def measure(subject: Subject, devices: Sequence[Device], width: int) -> float:
     """Milliseconds of a step, divided by the trials, at one width."""
     setting = _Setting(subject, devices, width)
     setting.race(None)
@@ -127,7 +133,7 @@ class _Setting:
 
     milliseconds = math.inf
 
-    def __init__(self, subject: Subject, devices: Sequence[jax.Device], width: int):
+    def __init__(self, subject: Subject, devices: Sequence[Device], width: int):
         self.functions, train = subject.functions(devices, width), subject.spec.roles["train"]
         batch = subject.experiment.batch(len(train))
         samplers = [Sampler(seed, len(train), batch) for seed in range(width)]
@@ -138,9 +144,10 @@ class _Setting:
 
     def memory(self) -> float:
         """Bytes on a device, as XLA predicts them."""
-        return parallel.memory_bytes(self.functions.train.lower(self._state, self._index, *self._rest).compile())
+        train: Any = self.functions.train
+        return parallel.memory_bytes(train.lower(self._state, self._index, *self._rest).compile())
 
-    def race(self, other: "_Setting | None") -> None:
+    def race(self, other: _Setting | None) -> None:
         """Steps some chunks, in turns with another setting; a chunk is as long as the clock needs."""
         self._chunk(1)  # compiles
         self._steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / self._chunk(1))))
@@ -153,7 +160,7 @@ class _Setting:
                 runner.milliseconds = min(runner.milliseconds, 1000 * took / runner.functions.trials)
 
     def _chunk(self, steps: int) -> float:
-        began = time.monotonic()
+        began, sums = time.monotonic(), {}
         for _ in range(steps):
             self._state, sums = self.functions.train(self._state, self._index, *self._rest)
         jax.block_until_ready(sums)
@@ -165,7 +172,7 @@ class _Setting:
         return math.ceil(trials / width) * width * steps * self.milliseconds / 1000
 
 
-def free_memory(device: jax.Device) -> float:
+def free_memory(device: Device) -> float:
     """Bytes that are free on a device; on a CPU, in the machine. Infinite where nothing tells."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
