@@ -18,7 +18,7 @@ from percept_jax.analysis.load import load as load_arms
 from percept_jax.errors import Interrupted, PerceptError
 from percept_jax.tasks import TASKS
 from percept_jax.training import checkpoint
-from percept_jax.training.keeper import Keeper
+from percept_jax.training.pack_checkpoints import PackCheckpoints
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
@@ -135,7 +135,7 @@ def test_an_interrupted_run_goes_on_from_what_was_saved_or_says_why_not(made, tm
     held = None
     try:
         held = RunDir(path, dataclasses.replace(experiment, run_dir=str(path)))
-        found = Keeper([Trial(experiment, held)]).newest(20, [{}], template)
+        found = PackCheckpoints([Trial(experiment, held)]).newest(20, [{}], template)
         if found is None:
             assert not checkpoint.steps(path / "checkpoints")
         else:

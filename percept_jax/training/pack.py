@@ -21,7 +21,7 @@ from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
 from percept_jax.plots.run import draw_run
 from percept_jax.training import checkpoint, evaluation, init_from, parallel
-from percept_jax.training.keeper import Keeper, Resumed
+from percept_jax.training.pack_checkpoints import PackCheckpoints, Resumed
 from percept_jax.training.parallel import Functions
 from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
@@ -57,7 +57,7 @@ class Pack:
         self.program, self._functions, self._pictures = functions.program, functions, pictures
         self._eval_batch = feed.evaluation_batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
-        self._keeper = Keeper(trials, held)
+        self._checkpoints = PackCheckpoints(trials, held)
         # Of this process, and of those before it.
         self.clock, self._earlier = Stopwatch(), Stopwatch()
         self._in_flight: collections.deque = collections.deque()
@@ -124,12 +124,12 @@ class Pack:
         self.report.note(f"weights of {weights}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _resume(self, first: Experiment) -> Resumed | None:
-        """Goes on from a checkpoint, if there is one. Errors are those of `Keeper.resume`, and UsageError for other data."""
+        """Goes on from a checkpoint, if there is one. Errors are those of `PackCheckpoints.resume`, and UsageError for other data."""
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         drawn = flatten(tree)
         rows = [{name: leaf[k] for name, leaf in drawn.items()} for k in range(len(self.trials))]
-        found = self._keeper.resume(first, self.steps, self.eval_every, rows, template)
+        found = self._checkpoints.resume(first, self.steps, self.eval_every, rows, template)
         for k, (arrays, header) in found.rows.items() if found else ():
             begun = found.extends[0] if found and found.extends else self.trials[k].directory.path
             self.dataset.check(header["data_crc"], first.dataset, begun)
@@ -247,17 +247,17 @@ class Pack:
                     "log": trial.directory.promise(),
                 },
             )
-        self._keeper.save(self.step, rows, self.over)
+        self._checkpoints.save(self.step, rows, self.over)
         self._saved = time.monotonic()
         self._new_segment()
 
     def wait(self) -> None:
         """Returns when the last checkpoint is on the disk. Raises StorageError where it could not be written."""
-        self._keeper.saver.wait()
+        self._checkpoints.saver.wait()
 
     def close(self) -> None:
         """Ends what runs beside the loop."""
-        self._keeper.saver.close()
+        self._checkpoints.saver.close()
 
     def test(self) -> dict[str, np.ndarray]:
         """Evaluates the best variables on the test split, see `evaluation.evaluate`; waits for the last checkpoint."""

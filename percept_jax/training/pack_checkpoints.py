@@ -39,7 +39,7 @@ class Resumed(NamedTuple):
     extends: tuple[Path, bytes] | None = None
 
 
-class Keeper:
+class PackCheckpoints:
     """Saves what is needed of each trial to go on, arrays and a header, and finds it again.
 
     With a folder there is one file a step, whose header says who is in it; when the trials are over each gets its own as well,
