@@ -124,7 +124,7 @@ class Pack:
         self.report.note(f"weights of {weights}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _resume(self, first: Experiment) -> Resumed | None:
-        """Goes on from a checkpoint, if there is one. Errors are those of `PackCheckpoints.resume`, and UsageError for other data."""
+        """Resumes from a checkpoint, if there is one. Raises as `PackCheckpoints.resume`, and UsageError for other data."""
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         drawn = flatten(tree)
