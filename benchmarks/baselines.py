@@ -1,8 +1,8 @@
-"""scikit-learn's nearest neighbours and logistic regression on MNIST, split as the experiments split it.
+"""scikit-learn's nearest neighbors and logistic regression on MNIST, split as the experiments split it.
 
 ./launch.sh bench baselines
 
-Their one setting is chosen on the validation split: 1, 3 or 5 neighbours, and the strength of the penalty. Both are
+Their one setting is chosen on the validation split: 1, 3 or 5 neighbors, and the strength of the penalty. Both are
 deterministic, so there is no spread to report.
 """
 
@@ -18,7 +18,7 @@ from percept_jax.errors import PerceptError
 from percept_jax.training.run_dir import data_path
 
 CANDIDATES = {
-    "nearest neighbours": [({"n_neighbors": k}, KNeighborsClassifier(k, n_jobs=-1)) for k in (1, 3, 5)],
+    "nearest neighbors": [({"n_neighbors": k}, KNeighborsClassifier(k, n_jobs=-1)) for k in (1, 3, 5)],
     "logistic regression": [({"C": c}, LogisticRegression(C=c, max_iter=1000)) for c in (1e-2, 1e-1, 1.0)],
 }
 

@@ -11,7 +11,8 @@ from typing import Any
 __all__ = ["Experiment", "load", "train"]
 
 
-def __getattr__(name: str) -> Any:  # on first use: `import percept_jax` alone imports nothing heavy
+# On first use: `import percept_jax` alone imports nothing heavy.
+def __getattr__(name: str) -> Any:
     if name == "Experiment":
         from percept_jax.experiment import Experiment
 

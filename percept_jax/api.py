@@ -93,8 +93,12 @@ class Trained:
             raise UsageError(f"{self.path} forecasts values; it knows no classes")
         logits, probabilities = self._outputs(inputs)
         return Prediction(
-            logits.argmax(-1), probabilities, logits, self.preprocessing.classes
-        )  # probabilities may round to equals
+            logits.argmax(-1),
+            probabilities,
+            logits,
+            self.preprocessing.classes,
+            # Probabilities may round to equals.
+        )
 
     def forecast(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
         """Values `[sequences, (steps,) features]`, in the data set's units, of sequences as `predict` takes them.
@@ -254,7 +258,8 @@ def run(
         dataset = cache.load(reader, found.spec, found.stored_size, config, folder) if reader else found.load(report.note)
         run_dir = RunDir(path, experiment)
         try:
-            if not (path / "result.json").exists():  # unless another process has finished it meanwhile
+            # Unless another process has finished it meanwhile.
+            if not (path / "result.json").exists():
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()

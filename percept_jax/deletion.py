@@ -51,7 +51,8 @@ def delete_empty_folder(lock: Lock, folder: Path) -> bool:
         return not os.path.lexists(folder)
     try:
         folder.rmdir()
-    except OSError:  # something of somebody else is in it
+    # Something of somebody else is in it.
+    except OSError:
         return False
     return True
 
@@ -82,7 +83,8 @@ def _check(lock: Lock, path: Path) -> None:
     if not lock.held:
         raise StorageError(f"{path}: nothing is deleted without the lock on {lock.folder}")
     inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(lock.folder))
-    if inside == Path():  # the folder itself, which the caller has named
+    # The folder itself, which the caller has named.
+    if inside == Path():
         return
     if os.path.realpath(path.parent) != str(Path(os.path.realpath(lock.folder)) / inside.parent):
         raise StorageError(f"{path}: a symbolic link leads there; nothing is deleted through one")

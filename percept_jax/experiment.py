@@ -84,7 +84,8 @@ class Experiment(RunConfig, OptimConfig, LossConfig, TrainingConfig, Augmentatio
     """Values for fields of the chosen model's module, by name; absent ones keep the module's defaults."""
 
     def __post_init__(self) -> None:
-        for name, hint in TYPES.items():  # 1, 1.0 and NumPy's 1 are one experiment
+        # 1, 1.0 and NumPy's 1 are one experiment.
+        for name, hint in TYPES.items():
             value = getattr(self, name)
             value = value.item() if isinstance(value, np.generic) else value
             value = value.__fspath__() if hasattr(value, "__fspath__") else value
@@ -104,7 +105,8 @@ class Experiment(RunConfig, OptimConfig, LossConfig, TrainingConfig, Augmentatio
             if TYPES[name] is float and self.dtype != "float64":
                 if value > float(np.finfo(np.float32).max):
                     raise UsageError(f"{value} is too large for float32", name)
-                value = float(np.float32(value))  # as the step will see it: 0.99999999999 is 1
+                # As the step will see it: 0.99999999999 is 1.
+                value = float(np.float32(value))
             for number in value if isinstance(value, tuple) else (value,):
                 if declared.within and number != "all":
                     check_within(name, number, declared.within)

@@ -23,7 +23,8 @@ from percept_jax.errors import StorageError, first_line
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.percept-part")
 
 _LOG = b"# a log of percept_jax\n"
-_ARRAYS = "percept_jax arrays 2"  # the format of `write_arrays`
+# The format of `write_arrays`.
+_ARRAYS = "percept_jax arrays 2"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -103,7 +104,8 @@ def in_place(path: Path) -> Iterator[Path]:
         if path.is_symlink():
             raise StorageError(f"{path}: a symbolic link, which is not replaced")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # of a process that had the same number, and was killed
+        # Of a process that had the same number, and was killed.
+        with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         made = True

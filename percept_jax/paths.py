@@ -13,7 +13,8 @@ from percept_jax.errors import UsageError
 
 # Bytes in one name, and in a whole path, on the file systems that Linux and macOS use.
 LONGEST_NAME, LONGEST_PATH = 255, 4095
-LONGEST_OUTPUT = 220  # beside it is written, under a longer name, what takes its place
+# Beside it is written, under a longer name, what takes its place.
+LONGEST_OUTPUT = 220
 
 _SPECIAL = ("/proc", "/sys", "/dev")
 

@@ -205,7 +205,8 @@ def verify(folder: Path, name: str, content: bytes) -> None:
         return
     provenance = read(mark, Provenance)
     if "format" not in provenance:
-        return  # of an earlier version, which promised nothing
+        # Of an earlier version, which promised nothing.
+        return
     if name not in provenance.get("files", {}):
         raise StorageError(f"{folder / name}: not written by this run, which is not finished")
     if provenance["files"][name] != files.digest(content):

@@ -89,7 +89,8 @@ def kind_name(hint: Any) -> str:
 
 def is_union(hint: Any) -> bool:
     """Whether a declared type is one of several, such as a number or a word."""
-    return get_origin(hint) in (Union, UnionType)  # Python 3.11 has a type for each way of writing it
+    # Python 3.11 has a type for each way of writing it.
+    return get_origin(hint) in (Union, UnionType)
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -99,7 +100,8 @@ def _is(value: Any, hint: Any) -> bool:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, tuple) and all(_is(v, get_args(hint)[0]) for v in value)
-    if isinstance(value, bool):  # a bool is an int to Python, but not to a reader of flag files
+    # A bool is an int to Python, but not to a reader of flag files.
+    if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 

@@ -67,7 +67,7 @@ def luma(image):
 
 
 def warped(image, degrees, zoom, shear):
-    """Forward maps of points, x to the right and y upwards, as matrices; inverted; the four neighbours one by one."""
+    """Forward maps of points, x to the right and y upwards, as matrices; inverted; the four neighbors one by one."""
     height, width = image.shape[:2]
     a, s = np.radians([degrees, shear])
     turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
@@ -407,7 +407,7 @@ def test_pixels_stay_between_zero_and_one_at_the_strongest():
     assert 0 <= got.min() < got.max() <= 1
 
 
-# ---- mixup, and the colours of a data set
+# ---- mixup, and the colors of a data set
 
 
 def test_mixup_shares_are_the_larger_part_of_a_beta_share():
@@ -454,9 +454,9 @@ def test_principal_components_are_those_of_the_pixels():
         assert component[np.argmax(np.abs(component))] > 0
 
 
-def test_principal_components_of_grey_pixels_and_of_one_channel():
-    grey = module.principal_components(np.full((3, 3), 0.09))
-    np.testing.assert_allclose(grey, np.stack([np.full(3, 0.3), np.zeros(3), np.zeros(3)], 1), atol=1e-8)
+def test_principal_components_of_gray_pixels_and_of_one_channel():
+    gray = module.principal_components(np.full((3, 3), 0.09))
+    np.testing.assert_allclose(gray, np.stack([np.full(3, 0.3), np.zeros(3), np.zeros(3)], 1), atol=1e-8)
     np.testing.assert_allclose(module.principal_components(np.array([[0.04]])), [[0.2]])
 
 

@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
         load("digits", tmp_path / "file" / "data", 8)
 
 
-def test_normalisation(digits):
+def test_normalization(digits):
     pixels = digits.inputs[digits.spec.roles["train"]].astype(np.float64)
     seen = {name: preprocess.fit(name, digits) for name in ("standard", "unit", "none")}
 
@@ -79,21 +79,21 @@ def test_normalisation(digits):
 
 def test_images_of_every_mode_are_decoded_to_what_a_viewer_shows():
     ramp = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)
-    colour = np.stack([ramp, ramp.T, 255 - ramp], -1)
-    grey, rgb = Image.fromarray(ramp), Image.fromarray(colour)
-    clear = Image.fromarray(np.dstack([colour, np.full((8, 8), 255, np.uint8)]))
-    half = Image.fromarray(np.dstack([colour, np.zeros((8, 8), np.uint8)]))
+    color = np.stack([ramp, ramp.T, 255 - ramp], -1)
+    gray, rgb = Image.fromarray(ramp), Image.fromarray(color)
+    clear = Image.fromarray(np.dstack([color, np.full((8, 8), 255, np.uint8)]))
+    half = Image.fromarray(np.dstack([color, np.zeros((8, 8), np.uint8)]))
     deep = Image.fromarray(ramp.astype(np.uint16) * 257)
     as_rgb = np.repeat(ramp[..., None], 3, -1)
     for image, channels, wanted in (
-        (grey, 1, ramp[..., None]), (grey, 3, as_rgb), (rgb, 3, colour), (clear, 3, colour), (deep, 1, ramp[..., None]),
+        (gray, 1, ramp[..., None]), (gray, 3, as_rgb), (rgb, 3, color), (clear, 3, color), (deep, 1, ramp[..., None]),
         (deep, 3, as_rgb), (half, 3, np.full((8, 8, 3), 255)),
         (rgb.quantize(256), 3, np.asarray(rgb.quantize(256).convert("RGB"))),
-        (rgb, 1, np.asarray(rgb.convert("L"))[..., None]), (grey.convert("LA"), 1, ramp[..., None]),
+        (rgb, 1, np.asarray(rgb.convert("L"))[..., None]), (gray.convert("LA"), 1, ramp[..., None]),
     ):  # fmt: skip
         np.testing.assert_array_equal(images.decode(encoded(image), channels), wanted, err_msg=image.mode)
     jpeg = images.decode(encoded(rgb.convert("CMYK"), "jpeg", quality=95), 3)
-    assert np.abs(jpeg.astype(int) - colour).mean() < 12  # lossy
+    assert np.abs(jpeg.astype(int) - color).mean() < 12  # lossy
 
 
 def test_a_photograph_is_turned_as_its_camera_says():

@@ -19,7 +19,7 @@ from percept_jax.training.run_dir import identity
 
 
 def make(root, classes=("a", "b"), count=10):
-    """A folder of small grey images, of the class that their shade tells."""
+    """A folder of small gray images, of the class that their shade tells."""
     for k, name in enumerate(classes):
         (root / name).mkdir(parents=True, exist_ok=True)
         for n in range(count):

@@ -77,16 +77,16 @@ def test_long_texts_in_a_png_do_not_matter():
 
 
 @pytest.mark.parametrize("turn", [1, 3, 6])
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "I;16", "1", "jpeg", "grey jpeg"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "I;16", "1", "jpeg", "gray jpeg"])
 def test_large_images_are_made_smaller_while_they_are_decoded(mode, turn, monkeypatch):
     """They look the same, and are turned the same way."""
     i, j = np.indices((210, 330))
     smooth = np.stack([i * 255 // 210, j * 255 // 330, (i + j) * 255 // 540], -1).astype(np.uint8)
-    rgb, grey = Image.fromarray(smooth), Image.fromarray(smooth).convert("L")
+    rgb, gray = Image.fromarray(smooth), Image.fromarray(smooth).convert("L")
     picture = {
-        "RGB": rgb, "L": grey, "P": rgb.quantize(200), "RGBA": Image.fromarray(np.dstack([smooth, smooth[..., 2]])), "jpeg": rgb,
-        "LA": grey.convert("LA"), "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257), "1": grey.convert("1"),
-        "grey jpeg": grey,
+        "RGB": rgb, "L": gray, "P": rgb.quantize(200), "RGBA": Image.fromarray(np.dstack([smooth, smooth[..., 2]])), "jpeg": rgb,
+        "LA": gray.convert("LA"), "I;16": Image.fromarray(np.asarray(gray).astype(np.uint16) * 257), "1": gray.convert("1"),
+        "gray jpeg": gray,
     }[mode]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = turn

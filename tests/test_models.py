@@ -79,7 +79,7 @@ def test_every_knob_is_documented_and_clashes_with_no_flag_of_all_runs(name):
 
 
 @pytest.mark.parametrize("name", ["cnn", "lenet5"])
-def test_normalisation_and_pooling_are_those_asked_for(name):
+def test_normalization_and_pooling_are_those_asked_for(name):
     outputs = {float(m.apply(v, x)[0, 0]) for kind in get_args(Norm) for m, v, x in [filled(name, norm=kind)]}
     assert len(outputs) == 4
     outputs = {float(m.apply(v, x)[0, 0]) for kind in ("max", "average") for m, v, x in [filled(name, pooling=kind)]}
@@ -404,7 +404,7 @@ def test_dropout_draws_by_example_whatever_the_batch_around_it():
     assert not (dropped(x, 0.5) == dropped(x, 0.5, key=1)).all()
 
 
-def test_batch_norm_normalises_the_batch_and_keeps_a_tenth_of_it():
+def test_batch_norm_normalizes_the_batch_and_keeps_a_tenth_of_it():
     class Net(nn.Module):
         @nn.compact
         def __call__(self, x, train=False):

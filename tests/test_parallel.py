@@ -108,7 +108,7 @@ def test_a_pack_is_its_trials(digits):
         np.testing.assert_allclose(together[:, k], run([trial], digits, 1, 20)[0][:, 0], rtol=1e-12)
 
 
-def test_a_neighbour_that_diverges_leaves_the_others_their_bits(digits):
+def test_a_neighbor_that_diverges_leaves_the_others_their_bits(digits):
     base = Experiment(model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=16, learning_rate=0.05)
     calm, wild = dataclasses.replace(base, seed=1), dataclasses.replace(base, learning_rate=1e30)
     healthy, _ = run([base, calm], digits, 1, 20)

@@ -331,7 +331,7 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
     images = rng.integers(0, 100, (300, 6, 9, 3)).astype(np.uint8)
-    images[np.arange(300), :, labels * 3, labels] = 255  # a line that tells the class by place and colour
+    images[np.arange(300), :, labels * 3, labels] = 255  # a line that tells the class by place and color
     run = train(dataclasses.replace(small, steps=200), data=(images, labels))
     assert run.result["test"]["accuracy"] > 0.95
     assert (run.predict(images).labels == labels).mean() > 0.95
@@ -456,7 +456,7 @@ def test_stopping_after_epochs_without_improvement_keeps_the_best_and_its_bits(s
 
 
 def test_the_average_of_the_weights_is_what_is_evaluated(small):
-    """Its recurrence in NumPy over the weights of each step: weights of 0.8^k, normalised."""
+    """Its recurrence in NumPy over the weights of each step: weights of 0.8^k, normalized."""
     experiment = dataclasses.replace(small, steps=6, eval_every=1, checkpoint_every=1, ema_decay=0.8, dtype="float64")
     seen = {}
 
@@ -547,17 +547,17 @@ def unchanged(tmp_path_factory):
     """The run without the change, by what else is set."""
 
     @functools.cache
-    def run(where, colour):
+    def run(where, color):
         base = Experiment(
             model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=32, learning_rate=0.05, eval_every=10, devices=1,
             log_every=5, run_dir=str(tmp_path_factory.mktemp("unchanged") / "run"),
         )  # fmt: skip
-        return train(dataclasses.replace(base, **dict(where)), data=colourful() if colour else None)
+        return train(dataclasses.replace(base, **dict(where)), data=colorful() if color else None)
 
     return run
 
 
-def colourful():
+def colorful():
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8), rng.integers(0, 3, 200)
 
@@ -569,10 +569,10 @@ SEEN_ELSEWHERE = {*knobs.names(AugmentationConfig)} - {"rotation"}
 @pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])
 def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
     monkeypatch.setattr("percept_jax.training.pack.draw_run", lambda path: [])  # a fifth of a second each
-    where, colour = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
+    where, color = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})
-    run = train(changed, data=colourful() if colour else None)
-    unchanged = unchanged(() if flag in ("epochs", "model") else tuple(where.items()), colour)
+    run = train(changed, data=colorful() if color else None)
+    unchanged = unchanged(() if flag in ("epochs", "model") else tuple(where.items()), color)
     if flag == "checkpoint_every":
         assert checkpoint.steps(run.path / "checkpoints") != checkpoint.steps(unchanged.path / "checkpoints")
         return

@@ -29,7 +29,7 @@ def write_npz(folder, name="own.npz", **arrays):
     return f"npz:{folder / name}"
 
 
-def labelled(folder, lengths=True, **more):
+def labeled(folder, lengths=True, **more):
     """Sequences of lengths 3 to 7 whose mean tells their class, with garbage in the padding."""
     arrays = {}
     for split, count in (("train", 60), ("test", 30)):
@@ -44,7 +44,7 @@ def labelled(folder, lengths=True, **more):
 
 
 def test_arrays_with_lengths_are_read_and_spread_over_slices(tmp_path):
-    dataset = read(labelled(tmp_path), tmp_path)
+    dataset = read(labeled(tmp_path), tmp_path)
     assert dataset.spec.splits == {"train": 60, "test": 30}
     assert (dataset.spec.kind, dataset.spec.shape, dataset.spec.classes) == ("values", (7, 2), ("0", "1", "2"))
     assert dataset.inputs.shape == (90, 7, 2)
@@ -57,7 +57,7 @@ def test_arrays_with_lengths_are_read_and_spread_over_slices(tmp_path):
 
 
 def test_names_of_classes_are_those_of_the_file(tmp_path):
-    assert read(labelled(tmp_path, classes=["a", "b", "c"]), tmp_path).spec.classes == ("a", "b", "c")
+    assert read(labeled(tmp_path, classes=["a", "b", "c"]), tmp_path).spec.classes == ("a", "b", "c")
 
 
 def asked(dataset):
@@ -204,7 +204,7 @@ def logged(path):
 
 
 def test_a_sequence_is_classified(base, tmp_path, capsys):
-    name = labelled(tmp_path)
+    name = labeled(tmp_path)
     run = train(dataclasses.replace(base, dataset=name, validation_split="train[:20%]"))
     assert run.result["test"]["accuracy"] > 0.9
     assert set(run.result["test"]) == {"loss", "accuracy", "top5_accuracy", "examples"}
@@ -224,7 +224,7 @@ def test_a_sequence_is_classified(base, tmp_path, capsys):
             run.predict([wrong])
 
 
-def test_each_step_is_labelled_and_each_token_counts_once(base, tmp_path, capsys):
+def test_each_step_is_labeled_and_each_token_counts_once(base, tmp_path, capsys):
     """The tag of a word is told by the word before it."""
     draw = np.random.default_rng(1)
 
@@ -321,7 +321,7 @@ def test_images_are_read_row_by_row_or_pixel_by_pixel(base, data_dir):
 @pytest.mark.slow
 def test_padding_to_another_length_changes_no_metric(base, tmp_path):
     """The same sequences, the test split's longest or not: every number of the run but the compiler's rounding."""
-    arrays = dict(np.load(tmp_path / labelled(tmp_path).split("/")[-1]).items())
+    arrays = dict(np.load(tmp_path / labeled(tmp_path).split("/")[-1]).items())
     wide = {k: np.pad(v, ((0, 0), (0, 9), (0, 0)), constant_values=7.0) if k.startswith("x_") else v for k, v in arrays.items()}
     runs = []
     for name, content in (("narrow", arrays), ("wide", wide)):
@@ -353,7 +353,7 @@ MISUSES = [
 
 @pytest.mark.parametrize(("change", "said"), MISUSES)
 def test_what_does_not_suit_sequences_is_refused_before_anything_is_written(base, tmp_path, change, said):
-    experiment = dataclasses.replace(base, dataset=labelled(tmp_path), **({"knobs": {}} if "model" in change else {}), **change)
+    experiment = dataclasses.replace(base, dataset=labeled(tmp_path), **({"knobs": {}} if "model" in change else {}), **change)
     with pytest.raises(UsageError, match=said):
         train(experiment)
     assert not (tmp_path / "run").exists()

@@ -165,7 +165,7 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set of somebody else's: colour JPEGs of several sizes, other names of features and splits, a text beside them."""
+    """A data set of somebody else's: color JPEGs of several sizes, other names of features and splits, a text beside them."""
 
     VERSION = tfds.core.Version("2.0.0")
     labels = (0, 1, 0, 1)
@@ -179,7 +179,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(30), "unlabelled": self._generate_examples(4)}
+        return {"train": self._generate_examples(30), "unlabeled": self._generate_examples(4)}
 
     def _generate_examples(self, count):
         for i in range(count):
@@ -199,7 +199,7 @@ def prepared(builder, data_dir, **options):
 def test_any_tfds_data_set_with_one_image_and_one_label(tmp_path, capsys):
     prepared(Scenes, tmp_path, file_format="array_record")
     info = registry.describe("scenes", tmp_path)
-    assert (info.shape, info.classes, info.splits) == ((0, 0, 3), ("day", "night"), {"train": 30, "unlabelled": 4})
+    assert (info.shape, info.classes, info.splits) == ((0, 0, 3), ("day", "night"), {"train": 30, "unlabeled": 4})
     flags = [
         "--dataset=scenes",
         f"--data_dir={tmp_path}",
@@ -354,9 +354,9 @@ def save(path, image, **options):
     image.save(path, **options)
 
 
-def checkers(size, colour, cells):
+def checkers(size, color, cells):
     i, j = np.indices(size) * cells // max(size)
-    return np.where((i + j)[..., None] % 2, np.array(colour, np.uint8), np.uint8(255)).astype(np.uint8)
+    return np.where((i + j)[..., None] % 2, np.array(color, np.uint8), np.uint8(255)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -365,12 +365,12 @@ def pets(tmp_path):
     root = tmp_path / "pets"
     for kind, cells in (("cats", 2), ("dogs", 8)):
         for n in range(30):
-            size, colour = (16 + n, 40 - n // 2), (20 * (n % 3), 90, 10 * (n % 5))
-            rgb = Image.fromarray(checkers(size, colour, cells))
-            grey = rgb.convert("L")
-            deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-            clear = Image.fromarray(np.dstack([np.zeros((*size, 3), np.uint8), 255 - np.asarray(grey)]))
-            mode = [rgb, rgb.quantize(8), rgb.convert("RGBA"), clear, grey, deep, grey.convert("1"), grey.convert("LA")][n % 8]
+            size, color = (16 + n, 40 - n // 2), (20 * (n % 3), 90, 10 * (n % 5))
+            rgb = Image.fromarray(checkers(size, color, cells))
+            gray = rgb.convert("L")
+            deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+            clear = Image.fromarray(np.dstack([np.zeros((*size, 3), np.uint8), 255 - np.asarray(gray)]))
+            mode = [rgb, rgb.quantize(8), rgb.convert("RGBA"), clear, gray, deep, gray.convert("1"), gray.convert("LA")][n % 8]
             save(root / kind / f"{n}.png", mode)
         save(root / kind / "cmyk.jpg", Image.fromarray(checkers((20, 20), (0, 90, 10), cells)).convert("CMYK"), quality=95)
         save(root / kind / "photo.JPEG", Image.fromarray(checkers((30, 20), (0, 0, 0), cells)), quality=95)
@@ -570,7 +570,7 @@ def test_xnor_is_learnt_by_two_hidden_units_and_by_no_linear_model(tmp_path, mon
     assert max(xnor(tmp_path, "linear", seed) for seed in range(3)) <= 0.75  # of four, at most three lie right of a line
 
 
-def test_what_needs_images_or_colours_is_refused_for_points_and_grey_images(tmp_path, capsys):
+def test_what_needs_images_or_colors_is_refused_for_points_and_gray_images(tmp_path, capsys):
     for flags, message in (
         (["--dataset=xnor", "--model=linear", "--random_crop=2"], "--random_crop: xnor has points, not images"),
         (["--dataset=xnor", "--model=linear", "--mixup=1"], "--mixup: xnor has points, not images"),

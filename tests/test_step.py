@@ -42,7 +42,7 @@ def batch(dataset, devices=1, key=0, **on):
         return [np.asarray(x).reshape(16, *x.shape[2:]) for x in found], data
 
 
-def test_without_augmentation_a_model_sees_normalised_pixels_and_one_hot_targets(colorful):
+def test_without_augmentation_a_model_sees_normalized_pixels_and_one_hot_targets(colorful):
     (images, targets), data = batch(colorful)
     np.testing.assert_allclose(images, (colorful.inputs[:16] - data.mean) * data.inv_std, rtol=1e-12)
     np.testing.assert_array_equal(targets, np.eye(4)[colorful.examples["label"][:16]])

@@ -203,7 +203,7 @@ def test_a_sweep_over_traced_numbers_compiles_one_step_and_one_evaluation(write,
 
 
 @pytest.mark.slow
-def test_divergence_leaves_the_neighbour_its_bits(write, tmp_path):
+def test_divergence_leaves_the_neighbor_its_bits(write, tmp_path):
     wild, calm = tmp_path / "wild" / "sweep", tmp_path / "calm" / "sweep"
     run(write("--learning_rate={0.05,1e30}"), wild, "--pack=2")
     run(write("--learning_rate={0.05,0.01}"), calm, "--pack=2")
@@ -215,7 +215,7 @@ def test_divergence_leaves_the_neighbour_its_bits(write, tmp_path):
 
 @pytest.mark.slow
 def test_a_trial_that_stops_in_a_pack_is_the_solo_run(write, tmp_path):
-    """Its neighbour goes on; a third, alike, only fills the pack up."""
+    """Its neighbor goes on; a third, alike, only fills the pack up."""
     lines = ["--dtype=float64", "--steps=200", "--eval_every=5", "--stop_after=0.5", "--checkpoint_every=7"]
     folder = tmp_path / "sweep"
     run(write(*lines, "--learning_rate={0.3,0.01}"), folder, "--pack=2")

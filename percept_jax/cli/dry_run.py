@@ -74,5 +74,6 @@ def _program(
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "memory_bytes": parallel.memory_bytes(step),
-        "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],  # a scan counts once
+        # A scan counts once.
+        "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],
     }

@@ -111,10 +111,12 @@ def expand(args: Sequence[str], booleans: Set[str]) -> tuple[list[str], list[Set
         arg = rest.pop(0)
         if not arg:
             raise UsageError("an empty argument", where=COMMAND_LINE)
-        if not arg.startswith("-") or re.match(r"-[\d.]", arg):  # a number below 0 is no flag
+        # A number below 0 is no flag.
+        if not arg.startswith("-") or re.match(r"-[\d.]", arg):
             if arg.endswith((".flags", ".sweep")):
                 arg = str(user_path(arg, where=COMMAND_LINE))
-                if Path(arg).name.startswith("."):  # of ...sweep it would be runs/..
+                # Of ...sweep it would be runs/..
+                if Path(arg).name.startswith("."):
                     raise UsageError(
                         f"{arg}: its name is for a folder under runs/; one that is hidden will not do", where=COMMAND_LINE
                     )

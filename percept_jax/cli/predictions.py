@@ -17,7 +17,8 @@ from percept_jax.data.readers import sequence_files
 from percept_jax.data.readers.image_folder import IMAGES, is_litter
 from percept_jax.errors import DataError, UsageError, in_a_line
 
-SHOWN = 10  # bad images that a message names before it counts the rest
+# Bad images that a message names before it counts the rest.
+SHOWN = 10
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -109,7 +110,8 @@ def _inside(folder: Path) -> Iterator[Path]:
 
     for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(place)
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+        # A link that leads back.
+        if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

@@ -120,7 +120,8 @@ def _listener() -> _Listener:
 def listen() -> None:
     """From here on a signal ends the process at once, with 130 or 143; until there is a `Signals`."""
     _listener().leaves = True
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what runs outlives its terminal
+    # What runs outlives its terminal.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in STOPPING:
         signal.signal(number, lambda came, frame: None)
 

@@ -15,7 +15,8 @@ from jax import Array
 
 from percept_jax.knobs import knob
 
-_LUMA = (0.2989, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601), as in torchvision
+# How bright red, green and blue look (ITU-R BT.601), as in torchvision.
+_LUMA = (0.2989, 0.587, 0.114)
 
 
 # The number of each change's random stream. A new one gets a new number: every published run depends on those that are here.
@@ -37,9 +38,7 @@ class AugmentationConfig:
     brightness: float = knob(0.0, "static", "augmentation", "brighten or darken by up to this share", "[0, inf)")
     contrast: float = knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
     saturation: float = knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
-    pca_color: float = knob(
-        0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colours", "[0, inf)"
-    )
+    pca_color: float = knob(0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colors", "[0, inf)")
     cutout: int = knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
     crop_area: float = knob(
         0.0,
@@ -109,8 +108,8 @@ def augment(
         alphas = on.pca_color * jax.random.normal(stream("pca_color"), (channels,), jnp.float32)
         image = shift_colors(image, components, alphas)
     if on.cutout:
-        centre = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
-        image = cutout(image, centre[0], centre[1], on.cutout, fill)
+        center = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
+        image = cutout(image, center[0], center[1], on.cutout, fill)
     return {**example, "image": image}
 
 
@@ -162,10 +161,10 @@ def flip(image: Array, mirrored: Array | bool = True) -> Array:
 
 
 def shift_colors(image: Array, components: Array, alphas: Array) -> Array:
-    """AlexNet's PCA colour: `components @ alphas` is added to every pixel (Krizhevsky et al. 2012, section 4.1).
+    """AlexNet's PCA color: `components @ alphas` is added to every pixel (Krizhevsky et al. 2012, section 4.1).
 
     The paper multiplies by eigenvalues. On its pixels, 0 to 255, these are variances in the thousands and would leave nothing
-    of an image; the slight change of colour that it reports, and every implementation since, takes their square roots.
+    of an image; the slight change of color that it reports, and every implementation since, takes their square roots.
 
     Args:
         image: `[height, width, channels]`.
@@ -174,7 +173,8 @@ def shift_colors(image: Array, components: Array, alphas: Array) -> Array:
         alphas: `[channels]`, how far to go along each; the paper draws them with a standard deviation of 0.1.
     """
     components, alphas = components.astype(image.dtype), alphas.astype(image.dtype)
-    return _clip(image + (components * alphas).sum(1))  # not a matrix product, which GPUs round to ten bits
+    # Not a matrix product, which GPUs round to ten bits.
+    return _clip(image + (components * alphas).sum(1))
 
 
 def brightness(image: Array, factor: Array | float) -> Array:
@@ -183,17 +183,18 @@ def brightness(image: Array, factor: Array | float) -> Array:
 
 
 def contrast(image: Array, factor: Array | float) -> Array:
-    """Away from the image's mean luma by a factor, as torchvision's ColorJitter: 0 is one grey, 1 the image."""
-    return _blend(image, _luma(image.mean((0, 1), keepdims=True)), factor)  # luma is linear, so the mean may come first
+    """Away from the image's mean luma by a factor, as torchvision's ColorJitter: 0 is one gray, 1 the image."""
+    # Luma is linear, so the mean may come first.
+    return _blend(image, _luma(image.mean((0, 1), keepdims=True)), factor)
 
 
 def saturation(image: Array, factor: Array | float) -> Array:
-    """Away from each pixel's luma by a factor, as torchvision's ColorJitter: 0 is grey, 1 the image; grey images stay."""
+    """Away from each pixel's luma by a factor, as torchvision's ColorJitter: 0 is gray, 1 the image; gray images stay."""
     return image if image.shape[-1] == 1 else _blend(image, _luma(image), factor)
 
 
 def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degrees: Array | float) -> Array:
-    """Slanted, enlarged, then turned about the image's centre: resampled once, bilinearly, with zeros beyond the borders.
+    """Slanted, enlarged, then turned about the image's center: resampled once, bilinearly, with zeros beyond the borders.
 
     An output pixel's place is traced back to a place in the input. There the four nearest pixels are mixed, and those beyond
     the border are zeros too, so that rounding at a border cannot make a row vanish.
@@ -228,9 +229,9 @@ def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degree
 
 
 def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill: Array) -> Array:
-    """A square of `size` pixels a side in the colour `fill [channels]` (DeVries and Taylor 2017, arXiv:1708.04552).
+    """A square of `size` pixels a side in the color `fill [channels]` (DeVries and Taylor 2017, arXiv:1708.04552).
 
-    Its centre is the pixel (row, column), or below and right of the centre's four where the size is even; what would lie
+    Its center is the pixel (row, column), or below and right of the center's four where the size is even; what would lie
     beyond the border is cut off.
     """
     i = jnp.arange(image.shape[0], dtype=jnp.int32)[:, None] - (row - size // 2)
@@ -245,7 +246,8 @@ def mixup_share(key: Array, alpha: Array | float) -> Array:
     The larger part of a share out of Beta(alpha, alpha): every example is somebody's partner, so the smaller one would add
     nothing but a swap, and an example's own label stays the major one.
     """
-    alpha = jnp.maximum(jnp.asarray(alpha, jnp.float32), 1e-30)  # all or nothing already; 1e-39 underflows to NaN
+    # All or nothing already; 1e-39 underflows to NaN.
+    alpha = jnp.maximum(jnp.asarray(alpha, jnp.float32), 1e-30)
     share = jax.random.beta(key, alpha, alpha, (), jnp.float32)
     return jnp.maximum(share, 1 - share)
 
@@ -274,7 +276,8 @@ def _luma(image: Array) -> Array:
     if image.shape[-1] == 1:
         return image
     red, green, blue = jnp.split(image, 3, axis=-1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue  # ten times faster than a sum over an axis of three
+    # Ten times faster than a sum over an axis of three.
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _blend(image: Array, other: Array, factor: Array | float) -> Array:

@@ -19,8 +19,10 @@ from percept_jax.data.readers.base import Reader, ReaderConfig
 from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.errors import StorageError
 
-BLOCK = 1000  # examples at a time
-LARGE = 1 << 26  # bytes of data whose checksum is worth keeping
+# Examples at a time.
+BLOCK = 1000
+# Bytes of data whose checksum is worth keeping.
+LARGE = 1 << 26
 
 
 class _MadeFrom(NamedTuple):

@@ -10,8 +10,10 @@ import numpy as np
 from percept_jax.data.sampler import Sampler
 from percept_jax.data.spec import Dataset, DatasetSpec
 
-BATCH = 512  # examples at a time in an evaluation, at most
-PIXELS = BATCH * 64 * 64 * 3  # numbers at a time, at most: large images are fewer
+# Examples at a time in an evaluation, at most.
+BATCH = 512
+# Numbers at a time, at most: large images are fewer.
+PIXELS = BATCH * 64 * 64 * 3
 
 
 class Data(NamedTuple):

@@ -16,8 +16,10 @@ from percept_jax.errors import UsageError, first_line
 MAX_PIXELS = 300_000_000
 # Beyond so many, an image is made smaller while it is decoded: models see 4096 x 4096 pixels at most.
 LARGE = 64_000_000
-_TEXT = 1 << 28  # bytes of text in a PNG, over all of it
-_TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # what may say that an image has to be turned
+# Bytes of text in a PNG, over all of it.
+_TEXT = 1 << 28
+# What may say that an image has to be turned.
+_TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 
 class _TooLargeError(ValueError):
@@ -35,7 +37,8 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     mode = "L" if channels == 1 else "RGB"
     with _opened(io.BytesIO(encoded)) as image:
         factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
-        if factor > 1 and image.format != "PNG":  # a JPEG is made smaller by 2, 4 or 8 at no cost
+        # A JPEG is made smaller by 2, 4 or 8 at no cost.
+        if factor > 1 and image.format != "PNG":
             factor = min(size for size in (2, 4, 8) if size >= factor)
             image.draft(None, (image.width // factor, image.height // factor))
             factor = 1
@@ -48,10 +51,12 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
 
 
 def header(path: Path) -> tuple[int, int, int]:
-    """Height, width and channels (1 where it is grey) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
+    """Height, width and channels (1 where it is gray) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
     with _opened(path) as image:
-        exif = image.getexif() if "exif" in image.info else {}  # without the look, which decodes a PNG to find none
-        turned = exif.get(0x0112, 1) >= 5  # an orientation that swaps the sides
+        # Without the look, which decodes a PNG to find none.
+        exif = image.getexif() if "exif" in image.info else {}
+        # An orientation that swaps the sides.
+        turned = exif.get(0x0112, 1) >= 5
         width, height = image.size[::-1] if turned else image.size
         return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
 
@@ -78,7 +83,8 @@ def _opened(source: Any) -> Iterator[Image.Image]:
         raise ValueError("not a PNG or JPEG image") from error
     except (MemoryError, _TooLargeError):
         raise
-    except Exception as error:  # Pillow raises many kinds for a damaged file, among them an OSError of no number
+    # Pillow raises many kinds for a damaged file, among them an OSError of no number.
+    except Exception as error:
         if getattr(error, "errno", None):
             raise
         raise ValueError(f"not a PNG or JPEG image that can be read ({first_line(error)})") from error
@@ -88,7 +94,8 @@ def _opened(source: Any) -> Iterator[Image.Image]:
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
     """An image in the mode L or RGB, 8 bits a channel, on a white background. One that is so is returned as it is."""
-    if image.mode.startswith("I"):  # 16 bits a pixel: Pillow would clip them, not scale them
+    # 16 bits a pixel: Pillow would clip them, not scale them.
+    if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.uint32)
         clear = deep == image.info.get("transparency", -1)
         image = Image.fromarray(np.where(clear, 255, deep >> 8).astype(np.uint8))

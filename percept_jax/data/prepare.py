@@ -28,8 +28,10 @@ from percept_jax.errors import DataError, PerceptError, StorageError, UsageError
 from percept_jax.files import in_place, locked
 
 NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *cifar.ARCHIVES)
-FILE_FORMATS = ("array_record", "tfrecord")  # for tfds.data_source, and for tfds.load
-TIMEOUT = 30  # seconds without an answer, after which a download is given up
+# For tfds.data_source, and for tfds.load.
+FILE_FORMATS = ("array_record", "tfrecord")
+# Seconds without an answer, after which a download is given up.
+TIMEOUT = 30
 
 
 class Remote(NamedTuple):
@@ -63,7 +65,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Digits(_Builder):
-    """The 1,797 scans of handwritten digits, 8x8 pixels with 17 grey levels, that scikit-learn carries.
+    """The 1,797 scans of handwritten digits, 8x8 pixels with 17 gray levels, that scikit-learn carries.
 
     They are the test part of E. Alpaydin and C. Kaynak's "Optical Recognition of Handwritten Digits" (UCI, 1998).
     """
@@ -94,7 +96,8 @@ class Digits(_Builder):
 
     def _generate_examples(self, scans: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Iterator:
         for key, scan, label in zip(index, scans, labels, strict=True):
-            pixels = np.round(scan * (255 / 16)).astype(np.uint8)  # ink 0..16 to 0..255
+            # Ink 0..16 to 0..255.
+            pixels = np.round(scan * (255 / 16)).astype(np.uint8)
             yield int(key), {"image": encode_png(pixels[..., None]), "label": int(label)}
 
 
@@ -148,7 +151,8 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
     if file_format not in FILE_FORMATS:
         raise UsageError(f"{file_format!r} is none of {', '.join(FILE_FORMATS)}", "file_format")
     folder = data_dir / name / str(builder_class(name).VERSION)
-    if _is_prepared(folder, file_format):  # before the lock: the folder may be one that can only be read
+    # Before the lock: the folder may be one that can only be read.
+    if _is_prepared(folder, file_format):
         return folder
     remotes = remote_files(name)
     files = _find(name, source, remotes) if source else {}
@@ -163,7 +167,8 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
                 _build(name, data_dir, files, file_format)
     except PerceptError:
         raise
-    except Exception as error:  # TFDS raises kinds of its own where it cannot write
+    # TFDS raises kinds of its own where it cannot write.
+    except Exception as error:
         said = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(f"{data_dir}: cannot prepare {name}: {said}") from error
     return folder
@@ -173,12 +178,15 @@ def _is_prepared(folder: Path, file_format: str) -> bool:
     """Whether the folder is there in this format. Raises UsageError where it is in another, StorageError."""
     try:
         info = json.loads((folder / "dataset_info.json").read_bytes())
-        found = info.get("fileFormat", "tfrecord")  # what TFDS wrote before it had a choice
+        # What TFDS wrote before it had a choice.
+        found = info.get("fileFormat", "tfrecord")
     except FileNotFoundError:
-        if folder.exists():  # TFDS renames whole folders into place, and takes any folder for one
+        # TFDS renames whole folders into place, and takes any folder for one.
+        if folder.exists():
             raise StorageError(f"{folder}: no whole TFDS folder, it has no dataset_info.json; delete it") from None
         return False
-    except NotADirectoryError:  # whoever makes the folder says so
+    # Whoever makes the folder says so.
+    except NotADirectoryError:
         return False
     except (OSError, ValueError, AttributeError) as error:
         raise StorageError(f"{folder}: its dataset_info.json cannot be read: {first_line(error)}") from error
@@ -190,7 +198,8 @@ def _is_prepared(folder: Path, file_format: str) -> bool:
 
 def _build(name: str, data_dir: Path, files: Mapping[str, Path], file_format: str) -> None:
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # where TFDS says that it begins and ends
+    # Where TFDS says that it begins and ends.
+    with contextlib.redirect_stdout(io.StringIO()):
         builder = builder_class(name)(data_dir=data_dir, file_format=file_format)
         builder.files = files
         builder.download_and_prepare()
@@ -216,7 +225,8 @@ def _download(remote: Remote, path: Path) -> Path:
     if path.exists() and _sha256(path) == remote.sha256:
         return path
     sha256, size = hashlib.sha256(), 0
-    with in_place(path) as part, open(part, "r+b") as file:  # what is cut short is never taken for the file
+    # What is cut short is never taken for the file.
+    with in_place(path) as part, open(part, "r+b") as file:
         for block in _fetch(remote.url):
             sha256.update(block)
             size += len(block)

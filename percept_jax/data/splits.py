@@ -62,11 +62,13 @@ def _indices(sizes: Mapping[str, int], spec: str, flag: str) -> np.ndarray:
 
 
 def _slices(sizes: Mapping[str, int], spec: str, flag: str) -> list[tuple[str, int, int]]:
-    import tensorflow_datasets as tfds  # imports for half a second: not where whole splits are named
+    # Imports for half a second: not where whole splits are named.
+    import tensorflow_datasets as tfds
 
     try:
         found = tfds.core.ReadInstruction.from_spec(spec).to_absolute({name: _Split(n) for name, n in sizes.items()})
-    except Exception as error:  # TFDS raises several kinds
+    # TFDS raises several kinds.
+    except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         there = ", ".join(f"{name} ({n})" for name, n in sizes.items())
         what = f"there is no split {spec!r}" if spec.isidentifier() else f"{spec!r}: {said[-1]}"

@@ -17,7 +17,8 @@ from percept_jax.training.batch import center_crop, training_batch
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
 
-ROWS, DRAWS = 8, 9  # images, and how often each is changed
+# Images, and how often each is changed.
+ROWS, DRAWS = 8, 9
 
 
 def draw(experiment: Experiment, name: str) -> Path:

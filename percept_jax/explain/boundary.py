@@ -10,7 +10,8 @@ from percept_jax.errors import UsageError
 from percept_jax.plots.arrays import draw_boundary
 from percept_jax.training import preflight
 
-GRID = 300  # places a side at which the model is asked
+# Places a side at which the model is asked.
+GRID = 300
 
 
 def draw(trained: api.Trained, data_dir: str) -> Path:

@@ -79,7 +79,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 _NOT_KNOBS = {"num_classes", "axis_name", "output_steps", "vocabulary", "cell", "parent", "name"}
-_KNOB_TYPES = (int, float, bool, str, tuple[int, ...])  # and Literals: what a flag can say; other fields are for partials
+# And Literals: what a flag can say; other fields are for partials.
+_KNOB_TYPES = (int, float, bool, str, tuple[int, ...])
 
 
 class ModelKnob(NamedTuple):

@@ -19,7 +19,7 @@ class AlexNet(nn.Module):
         stem: imagenet (conv1 over 11x11 pixels, four apart) or small (5x5, one apart, and 1,024 units in fc6 and fc7).
         single_tower: as Krizhevsky 2014 (arXiv:1404.5997) and torchvision: conv1 padded for 224x224, all biases start at 0.
         groups: parts of conv2, conv4 and conv5 that see only their part of the maps; 2 in the paper, one a GPU.
-        norm: normalisation behind the non-linearity; lrn: the paper's local response norm.
+        norm: normalization behind the non-linearity; lrn: the paper's local response norm.
         normalized: convolutions that it follows.
         norm_position: whether it comes before or after the pooling.
         pooling: what is taken of each window.
@@ -63,7 +63,8 @@ class AlexNet(nn.Module):
         """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         small = self.stem == "small"
         conv, norm, act = parts(self, train)
-        lively = nn.initializers.zeros if self.single_tower else nn.initializers.ones  # the paper's: ReLUs start active
+        # The paper's: ReLUs start active.
+        lively = nn.initializers.zeros if self.single_tower else nn.initializers.ones
         x = images
         for layer, features in enumerate(self.features, start=1):
             if layer == 1:

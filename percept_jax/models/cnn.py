@@ -18,7 +18,7 @@ class CNN(nn.Module):
         activation: non-linearity after every layer but the last.
         negative_slope: leaky ReLU's slope below 0.
         initializer: initial weights; the biases start at 0.
-        norm: normalisation between convolution and activation.
+        norm: normalization between convolution and activation.
         pooling: what is taken of each 2x2 window.
     """
 
@@ -44,7 +44,8 @@ class CNN(nn.Module):
         for block, features in enumerate(self.features):
             if block > 0:
                 x = pool(x, self.pooling, window=2, stride=2)
-            x = nn.Conv(wide(features), (3, 3), kernel_init=init)(x)  # with a bias, idle under batch norm: it is the lectures'
+            # With a bias, idle under batch norm: it is the lectures'.
+            x = nn.Conv(wide(features), (3, 3), kernel_init=init)(x)
             x = act(norm(self.norm, train, self.axis_name)(x))
         x = act(nn.Dense(wide(self.hidden), kernel_init=init)(x.reshape(len(x), -1)))
         x = Dropout(self.axis_name)(x, dropout_rate, train)

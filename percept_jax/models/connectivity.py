@@ -12,7 +12,7 @@ from percept_jax.models.layers import INITIALIZERS, Activation, Initializer, act
 class Connectivity(nn.Module):
     """Two hidden layers of the same size, connected fully, locally, or locally with shared weights.
 
-    A local unit sees 5x5 positions of the layer before, two apart from its neighbour's. Where weights are shared a map has
+    A local unit sees 5x5 positions of the layer before, two apart from its neighbor's. Where weights are shared a map has
     one bias too; in the other two every unit has its own.
 
     Attributes:

@@ -16,7 +16,7 @@ class DenseNet(nn.Module):
         stem: imagenet (7x7 pixels, two apart, then 3x3 pooling) or small (3x3, one apart, no pooling).
         stages: layers of each stage.
         growth: maps that a layer adds; the stem makes twice as many.
-        norm: normalisation before each non-linearity.
+        norm: normalization before each non-linearity.
         conv: kind of convolution.
         activation: non-linearity before every convolution but the first.
         negative_slope: leaky ReLU's slope below 0.

@@ -32,7 +32,7 @@ class GoogLeNet(nn.Module):
         stem: imagenet (a quarter of the resolution twice over before the first inception) or small (all of it).
         auxiliary: whether there are auxiliary heads.
         auxiliary_weight: weight of each head's loss.
-        norm: normalisation between convolution and non-linearity.
+        norm: normalization between convolution and non-linearity.
         conv: kind of convolution.
         activation: non-linearity after every convolution.
         negative_slope: leaky ReLU's slope below 0.

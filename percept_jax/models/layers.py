@@ -28,7 +28,8 @@ Conv = Literal["plain", "weight_standardized", "separable"]
 Stem = Literal["imagenet", "small"]
 
 INITIALIZERS: dict[str, nn.initializers.Initializer] = {
-    "lecun_normal": nn.initializers.lecun_normal(),  # Flax's own default, and the models'
+    # Flax's own default, and the models'.
+    "lecun_normal": nn.initializers.lecun_normal(),
     "lecun_uniform": nn.initializers.lecun_uniform(),
     "glorot_normal": nn.initializers.glorot_normal(),
     "glorot_uniform": nn.initializers.glorot_uniform(),
@@ -74,7 +75,8 @@ def pool(x: Array, kind: Pooling, window: int, stride: int, padding: int = 0, ce
     """
     sizes = x.shape[1:3]
     counts = [(size + 2 * padding - window + (stride - 1 if ceil else 0)) // stride + 1 for size in sizes]
-    if ceil:  # but it starts in the image or the padding before it
+    # But it starts in the image or the padding before it.
+    if ceil:
         counts = [n - 1 if (n - 1) * stride >= size + padding else n for n, size in zip(counts, sizes, strict=True)]
     if min(counts) < 1:
         raise ValueError(f"maps of {sizes[0]}x{sizes[1]} have no window of {window}x{window}")
@@ -111,7 +113,7 @@ def norm(
     epsilon: float = 1e-5,
     scale_init: nn.initializers.Initializer = nn.initializers.ones,
 ) -> Callable[[Array], Array]:
-    """A normalisation layer by name, to be called once; `epsilon` is added to variances.
+    """A normalization layer by name, to be called once; `epsilon` is added to variances.
 
     Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) takes its statistics over every device of `axis_name`, and keeps 0.9
     of the running ones a step. Group norm (Wu and He 2018, arXiv:1803.08494) has 32 groups, or as many as divide the channels;
@@ -133,14 +135,15 @@ def norm(
 
 
 def local_response_norm(x: Array, k: float = 2, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> Array:
-    """`[..., channels]` over `(k + alpha * the sum of n neighbouring channels' squares) ** beta` (Krizhevsky et al. 2012).
+    """`[..., channels]` over `(k + alpha * the sum of n neighboring channels' squares) ** beta` (Krizhevsky et al. 2012).
 
-    PyTorch divides that sum by n: its alpha of 5e-4 is this 1e-4. At the first and the last channel the missing neighbours are 0.
+    PyTorch divides that sum by n: its alpha of 5e-4 is this 1e-4. At the first and the last channel the missing neighbors are 0.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would round most of the sum away against k
+    # bfloat16 would round most of the sum away against k.
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squares = jnp.pad(wide**2, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)])
-    neighbours = functools.reduce(jnp.add, (squares[..., i : i + x.shape[-1]] for i in range(n // 2 * 2 + 1)))
-    return (wide * (k + alpha * neighbours) ** -beta).astype(x.dtype)
+    neighbors = functools.reduce(jnp.add, (squares[..., i : i + x.shape[-1]] for i in range(n // 2 * 2 + 1)))
+    return (wide * (k + alpha * neighbors) ** -beta).astype(x.dtype)
 
 
 def conv(
@@ -150,7 +153,7 @@ def conv(
 
     Padded by half a window on each side, as published networks are: Flax's SAME pads one side only where the stride is 2. A
     separable convolution (Chollet 2017, arXiv:1610.02357) is one over each map, then one of 1x1; it stays plain where that
-    splits nothing off: in 1x1 windows, and in a network's first layer, which would see each colour through one window only.
+    splits nothing off: in 1x1 windows, and in a network's first layer, which would see each color through one window only.
 
     Args:
         kind: plain, weight_standardized (Qiao et al. 2019, arXiv:1903.10520; wants a norm behind it) or separable.
@@ -169,7 +172,8 @@ def conv(
 
     def separable(x: Array) -> Array:
         over_maps = {"feature_group_count": x.shape[-1], "use_bias": False, "name": f"{fields['name']}_depthwise"}
-        x = nn.Conv(x.shape[-1], (window, window), stride, padding, **over_maps)(x)  # Flax's initial weights keep the variance
+        # Flax's initial weights keep the variance.
+        x = nn.Conv(x.shape[-1], (window, window), stride, padding, **over_maps)(x)
         return nn.Conv(features, (1, 1), **{**fields, "name": f"{fields['name']}_pointwise"})(x)
 
     return separable

@@ -22,7 +22,8 @@ XXX...XXX..X.XXX
 ..XXX..XXXX.XX.X
 ...XXX..XXXX.XXX
 """
-C3_SEES = np.array([[mark == "X" for mark in row] for row in _TABLE_1.split()])  # [6, 16], 60 times true
+# [6, 16], 60 times true.
+C3_SEES = np.array([[mark == "X" for mark in row] for row in _TABLE_1.split()])
 
 # Figure 3 as far as we know: what F6 should say of each digit, +1 for ink and -1 for none. Equal, pixel by pixel, to a public
 # transcription (github.com/mattwang44/LeNet-from-Scratch); not compared with the figure itself. The bars over 0, 2, 4 and 5 seem
@@ -64,7 +65,7 @@ class LeNet5(nn.Module):
         negative_slope: leaky ReLU's slope below 0.
         initializer: initial weights; the biases start at 0.
         pooling: what S2 and S4 take of each 2x2 window.
-        norm: normalisation between convolution and activation.
+        norm: normalization between convolution and activation.
     """
 
     image_size: ClassVar[int] = 32
@@ -84,12 +85,14 @@ class LeNet5(nn.Module):
         wide = functools.partial(units, self.activation)
         act = functools.partial(activate, kind=self.activation, negative_slope=self.negative_slope)
         x = images
-        for features in (6, 16):  # C1, S2 and C3, S4
+        # C1, S2 and C3, S4.
+        for features in (6, 16):
             x = nn.Conv(wide(features), (5, 5), padding="VALID", use_bias=self.norm == "none", kernel_init=init)(x)
             x = act(norm(self.norm, train, self.axis_name)(x))
             x = pool(x, self.pooling, window=2, stride=2)
         x = x.reshape(len(x), -1)
-        for features in (120, 84):  # C5, F6
+        # C5, F6.
+        for features in (120, 84):
             x = act(nn.Dense(wide(features), kernel_init=init)(x))
             x = Dropout(self.axis_name)(x, dropout_rate, train)
         return nn.Dense(self.num_classes, kernel_init=init)(x)
@@ -122,7 +125,8 @@ class LeNet5Of1998(nn.Module):
         x = _squash(Subsampling(name="S4")(x))
         x = _squash(conv(120, name="C5")(x))
         x = _squash(nn.Dense(84, kernel_init=_uniform, name="F6")(x.reshape(len(x), -1)))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # bfloat16 would round distances around 100 to halves
+        # bfloat16 would round distances around 100 to halves.
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return -jnp.sum((x[:, None] - jnp.asarray(codes(self.num_classes), x.dtype)) ** 2, axis=-1)
 
 
@@ -161,5 +165,6 @@ def codes(num_classes: int) -> np.ndarray:
     """The classes' codes `[num_classes, 84]` of +-1: the digits of figure 3 for ten, else random, as the paper's other way."""
     if num_classes != 10:
         return np.random.RandomState(0).choice([-1.0, 1.0], (num_classes, 84))
-    bitmaps = np.array(_FIGURE_3.split()).reshape(2, 12, 5).swapaxes(1, 2).reshape(10, 12)  # two bands of five digits
+    # Two bands of five digits.
+    bitmaps = np.array(_FIGURE_3.split()).reshape(2, 12, 5).swapaxes(1, 2).reshape(10, 12)
     return np.array([[1.0 if pixel == "#" else -1.0 for pixel in "".join(rows)] for rows in bitmaps])

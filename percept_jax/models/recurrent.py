@@ -98,7 +98,8 @@ class Recurrent(nn.Module):
                 return y.mean(1)
             real = jnp.arange(y.shape[1]) < lengths[:, None]
             return jnp.where(real[..., None], y, 0).sum(1) / jnp.maximum(1, lengths)[:, None].astype(y.dtype)
-        forward, backward = _last(y, lengths), y[:, 0]  # a step that both directions have come to last
+        # A step that both directions have come to last.
+        forward, backward = _last(y, lengths), y[:, 0]
         features = self.hidden[-1]
         return jnp.concatenate([forward[:, :features], backward[:, features:]], axis=-1)
 
@@ -147,7 +148,8 @@ class EncoderDecoder(nn.Module):
     def __call__(self, x: Array, train: bool = False, dropout_rate: Array | float = 0.0, lengths: Array | None = None) -> Array:
         """Sequences, as `Recurrent` takes them, to logits or values `[batch, output_steps, num_classes]`."""
         x, lengths = _sequence(self, x, lengths)
-        follows = self.values and x.shape[-1] == self.num_classes  # a series goes on from its last value
+        # A series goes on from its last value.
+        follows = self.values and x.shape[-1] == self.num_classes
         first = _last(x, lengths) if follows else jnp.zeros((len(x), self.num_classes), x.dtype)
         carries, masks = [], []
         for i, features in enumerate(self.hidden):
@@ -187,7 +189,8 @@ class LSTMCell(nn.OptimizedLSTMCell):
     def __call__(self, carry: tuple[Array, Array], inputs: Array) -> tuple[tuple[Array, Array], Array]:
         """One step of `[batch, features]`: the carry after it, and the output."""
         result = super().__call__(carry, inputs)
-        if self.is_initializing():  # Flax has one initializer for all four biases
+        # Flax has one initializer for all four biases.
+        if self.is_initializing():
             gate = self.get_variable("params", "hf")
             bias = self.forget_bias_init(self.make_rng("params"), gate["bias"].shape, gate["bias"].dtype)
             self.put_variable("params", "hf", {**gate, "bias": bias})
@@ -250,7 +253,8 @@ def _sequence(network: nn.Module, x: Array, lengths: Array | None) -> tuple[Arra
         x = x.reshape(batch, height, -1) if network.reading == "rows" else x.reshape(batch, height * width, channels)
         x = x[:, np.random.RandomState(0).permutation(x.shape[1])] if network.permute else x
     if lengths is not None:
-        lengths = lengths.astype(int)  # that of Flax's indices, 64 bits under x64
+        # That of Flax's indices, 64 bits under x64.
+        lengths = lengths.astype(int)
         real = jnp.arange(x.shape[1]) < lengths[:, None]
         x = jnp.where(real if x.ndim == 2 else real[..., None], x, 0)
     return nn.Embed(network.vocabulary, network.embedding, name="embed")(x) if network.vocabulary else x, lengths

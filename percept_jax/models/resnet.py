@@ -26,7 +26,7 @@ class ResNet(nn.Module):
         shortcut: where a block changes the shape: A (every other pixel, zeros for new features) or B (a 1x1 convolution).
         preactivation: norm and non-linearity before each convolution of a block, not behind it ("v2").
         zero_init: each block starts as the identity: its last norm's scale at 0, or its last kernel where no norm follows.
-        norm: normalisation.
+        norm: normalization.
         conv: kind of convolution.
         activation: non-linearity.
         negative_slope: leaky ReLU's slope below 0.
@@ -102,7 +102,8 @@ class Block(nn.Module):
         """`[batch, height, width, channels]` to resolution divided by the stride, and the features of the last convolution."""
         conv, norm, act = self.parts
         wide = self.features * self.widen
-        shapes = [(wide, 3, self.stride), (wide, 3, 1)]  # features, window, stride
+        # Features, window, stride.
+        shapes = [(wide, 3, self.stride), (wide, 3, 1)]
         if self.bottleneck:
             shapes = [(wide, 1, 1), (wide, 3, self.stride), (4 * self.features, 1, 1)]
         zeros, last = nn.initializers.zeros, len(shapes)
@@ -112,7 +113,8 @@ class Block(nn.Module):
             scale_init = {"scale_init": zeros} if i == last and self.zero == "scale" else {}
             if self.preactivation:
                 y = act(norm(name=f"bn{i}")(y))
-                x = y if i == 1 and self._reshapes(x, shapes[-1][0]) else x  # a projection starts behind the non-linearity
+                # A projection starts behind the non-linearity.
+                x = y if i == 1 and self._reshapes(x, shapes[-1][0]) else x
                 y = conv(*shape, **kernel_init, name=f"conv{i}")(y)
             else:
                 y = norm(name=f"bn{i}", **scale_init)(conv(*shape, **kernel_init, name=f"conv{i}")(y))

@@ -13,7 +13,7 @@ class VGG(nn.Module):
         stem: imagenet (fc6 sees every position, 4,096 units) or small (it sees the mean over positions, 512 units).
         stages: convolutions of each stage.
         width: feature maps of the first stage; each stage doubles them, up to eight times as many.
-        norm: normalisation between convolution and non-linearity.
+        norm: normalization between convolution and non-linearity.
         pooling: what is taken of each 2x2 window behind a stage.
         conv: kind of convolution.
         activation: non-linearity after every layer but the last.
@@ -46,7 +46,8 @@ class VGG(nn.Module):
         x = images
         for stage, layers in enumerate(self.stages, start=1):
             features = self.width * min(2 ** (stage - 1), 8)
-            for i in range(1, layers + 1):  # each with a bias, idle under batch norm: torchvision's
+            # Each with a bias, idle under batch norm: torchvision's.
+            for i in range(1, layers + 1):
                 x = conv(features, 3, use_bias=True, first=stage == i == 1, name=f"conv{stage}_{i}")(x)
                 x = act(norm(name=f"bn{stage}_{i}")(x))
             x = pool(x, self.pooling, window=2, stride=2)

@@ -15,7 +15,8 @@ from percept_jax.records import read_failures
 from percept_jax.sweeps.plan import Planned
 from percept_jax.training.reporter import Reporter
 
-EVERY = 0.5  # seconds between looks at the disk
+# Seconds between looks at the disk.
+EVERY = 0.5
 
 
 class Board:
@@ -95,7 +96,8 @@ class Board:
     def _look(self) -> None:
         self._looked = time.monotonic()
         for trial in self._trials.keys() - self._results.keys():
-            with contextlib.suppress(StorageError):  # a damaged one is told of in the end
+            # A damaged one is told of in the end.
+            with contextlib.suppress(StorageError):
                 if result := records.read_result(self._folder / "trials" / trial):
                     self._results[trial] = result
 

@@ -25,7 +25,8 @@ def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> Non
     complete = False
     try:
         while any(worker.poll() is None for worker in workers):
-            if not complete:  # until tuning has found every setting
+            # Until tuning has found every setting.
+            if not complete:
                 trials = [trial for arm in sweep.arms().values() for trial in arm.values()]
                 complete = all(trials)
                 board.add(trial for trial in trials if trial)
@@ -60,7 +61,8 @@ def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> su
     cores = sorted(os.sched_getaffinity(0))
     share = cores[number % len(cores) :: min(workers, len(cores))]
     try:
-        os.sched_setaffinity(0, share if not gpus else cores)  # it inherits them: two that share all cores are slower
+        # It inherits them: two that share all cores are slower.
+        os.sched_setaffinity(0, share if not gpus else cores)
         with files.open_log(log) as file:
             # It ends when this process does, however that ends: see `signals.end_with_parent`.
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.PIPE)

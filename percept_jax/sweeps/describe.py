@@ -13,7 +13,8 @@ from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
 from percept_jax.training.identity import flag_text
 
-EXAMPLES = 1024  # of zeros, at most, take the place of a data set
+# Of zeros, at most, take the place of a data set.
+EXAMPLES = 1024
 
 
 def dry_run(sweep: Sweep) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from percept_jax import validation
 from percept_jax.errors import UsageError
 from percept_jax.settings import Setting
 
-MOST = 10_000  # trials of a sweep
+# Trials of a sweep.
+MOST = 10_000
 
 
 class Factor(NamedTuple):
@@ -34,7 +35,8 @@ class Factor(NamedTuple):
         return self.size
 
 
-Axis = tuple[Factor, ...]  # factors that move together, of one count
+# Factors that move together, of one count.
+Axis = tuple[Factor, ...]
 
 
 def read(settings: Iterable[Setting]) -> dict[str, Factor]:
@@ -65,7 +67,8 @@ def values(name: str, text: str, flag: str, origin: str) -> Factor:
             if "" in words:
                 raise UsageError(f"an empty value in {{{inside}}}")
             count, spell = len(words), words.__getitem__
-        if count and count <= MOST:  # where there are more, the trials are counted before anyone needs the values
+        # Where there are more, the trials are counted before anyone needs the values.
+        if count and count <= MOST:
             _check_values([before + spell(i) + behind for i in range(count)])
     except UsageError as error:
         error.flag, error.where = flag, origin
@@ -102,7 +105,8 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
         a, b = (low.log10(), high.log10()) if log else (low, high)
         value = a + (b - a) * Decimal(part) / whole
         rounded = Decimal(f"{10**value if log else value:.3e}")
-        return _spelled(min(max(rounded, min(ends)), max(ends)))  # 0.99999 is not rounded to 1
+        # 0.99999 is not rounded to 1.
+        return _spelled(min(max(rounded, min(ends)), max(ends)))
 
     if not counted:
         _check_values([_spelled(end) for end in ends])
@@ -112,7 +116,8 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
 
 
 def _number(text: str) -> Decimal:
-    return Decimal(repr(validation.number(text, float)))  # decimals: halfway from -0.1 to 0.1 is 0, not 1e-17
+    # Decimals: halfway from -0.1 to 0.1 is 0, not 1e-17.
+    return Decimal(repr(validation.number(text, float)))
 
 
 def _spelled(number: Decimal) -> str:
@@ -136,10 +141,12 @@ def halton(axes: Sequence[Axis], count: int) -> Axis:
 
     @functools.cache
     def points() -> Sequence[Sequence[float]]:
-        from scipy.stats import qmc  # imports for a second
+        # Imports for a second.
+        from scipy.stats import qmc
 
         sampler = qmc.Halton(len(axes), scramble=False)
-        sampler.fast_forward(1)  # the first point is the lowest of every range
+        # The first point is the lowest of every range.
+        sampler.fast_forward(1)
         return sampler.random(count).tolist()
 
     def drawn(factor: Factor, dimension: int) -> Factor:

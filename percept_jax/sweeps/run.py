@@ -58,7 +58,8 @@ def _stages(sweep: Sweep) -> Iterator[list[Planned]]:
     """The trials that tune, where there are some; then, with what they chose, those of the table."""
     if tuning := sweep.tuning():
         yield [trial for trials in tuning.values() for trial in trials]
-        sweep.write()  # now it knows the settings
+        # Now it knows the settings.
+        sweep.write()
     yield [t for trials in sweep.arms().values() for t in trials.values() if t]
 
 

@@ -56,7 +56,8 @@ class Spec(NamedTuple):
     origins: dict[str, str]
 
 
-_Block = tuple[Arm, Sequence[Axis]]  # arms that share a name and settings: one for each combination along the axes
+# Arms that share a name and settings: one for each combination along the axes.
+_Block = tuple[Arm, Sequence[Axis]]
 
 
 def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spec:
@@ -184,7 +185,8 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
         axes = ()
     for section, mine in zip(named, own, strict=True):
         set_here = {setting.name for setting in section.settings}
-        set_here |= {"epochs", "steps"} if set_here & {"epochs", "steps"} else set()  # the one takes the other's place
+        # The one takes the other's place.
+        set_here |= {"epochs", "steps"} if set_here & {"epochs", "steps"} else set()
         rest = [tuple(factor for factor in axis if factor.name not in set_here) for axis in axes]
         arm = Arm(section.name, section.origin, (*common, *section.settings))
         blocks.append((arm, [*filter(None, rest), *mine]))
@@ -259,7 +261,8 @@ def _arms(arm: Arm, axes: Sequence[Axis]) -> Iterator[Arm]:
         for setting in arm.settings:
             if "{" in (setting.text or ""):
                 setting = chosen.get((setting.name, setting.origin))
-            if setting:  # where no value of a factor is chosen, its flag is what it was before
+            # Where no value of a factor is chosen, its flag is what it was before.
+            if setting:
                 last.pop(setting.name, None)
                 last[setting.name] = setting
         yield Arm(", ".join(words) or "baseline", arm.origin, tuple(last.values()))

@@ -26,10 +26,12 @@ from percept_jax.training.preflight import Preflight, check, located
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
 from percept_jax.validation import check_within, unknown
 
-MARK = "plan.json"  # says whose the folder is
+# Says whose the folder is.
+MARK = "plan.json"
 _FILES = ("sweep.flags", "failures.json", "table.md", "table.tex", "table.csv", "report.html")
 _FOLDERS = ("trials", "packs", ".locks", ".workers")
-_WRITTEN = re.compile(r"plan\.json|sweep\.flags")  # under the lock "plan"
+# Under the lock "plan".
+_WRITTEN = re.compile(r"plan\.json|sweep\.flags")
 
 
 class Sweep:
@@ -50,7 +52,8 @@ class Sweep:
             self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
             if self.folder.is_symlink():
                 self.folder = self.folder.resolve()
-        self.fresh = first.fresh and not is_worker()  # who started it has cleared the folder
+        # Who started it has cleared the folder.
+        self.fresh = first.fresh and not is_worker()
         with self._located(request.origins):
             self.options = options(request.options)
         self._begun = False
@@ -79,7 +82,8 @@ class Sweep:
         key = plan.program_key(experiment, 0)
         if key not in self._preflights:
             self._preflights[key] = check(experiment)
-            if self.options.workers == 1 or is_worker():  # else the devices are theirs
+            # Else the devices are theirs.
+            if self.options.workers == 1 or is_worker():
                 devices = loop.choose_devices(experiment, self._preflights[key].spec, split=self.options.pack == "off")
                 if self.options.pack.isdecimal() and int(self.options.pack) > parallel.most_together(experiment, devices):
                     raise UsageError(f"{experiment.model} is stepped alone on a CPU, where XLA hangs on a stack of it", "pack")
@@ -212,17 +216,20 @@ class Sweep:
     def write(self) -> None:
         """Writes plan.json as far as it is known, and sweep.flags; takes over what other sweeps have finished."""
         with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
-            self._refuse_strangers()  # once more, now that nobody else changes it
+            # Once more, now that nobody else changes it.
+            self._refuse_strangers()
             old = self._mark()
             clearing = old is not None and (self.fresh or old["clearing"])
             if clearing and self._begun:
                 raise Busy(f"{self.folder}: another process has started this sweep anew")
             if clearing:
                 with trial_dirs.alone(lock):
-                    records.write(self.folder / MARK, {**old, "clearing": True})  # what is cut short goes on at the next start
+                    # What is cut short goes on at the next start.
+                    records.write(self.folder / MARK, {**old, "clearing": True})
                     trial_dirs.clear(lock, old)
                 old = None
-            share, self.fresh = not (self.fresh or clearing), False  # from now on it goes on from what is there
+            # From now on it goes on from what is there.
+            share, self.fresh = not (self.fresh or clearing), False
             self._begun = True
             deletion.delete_temporaries(lock, self.folder, _WRITTEN)
             arms = self.arms()
@@ -240,7 +247,8 @@ class Sweep:
                 "share": old["share"] if old else share,
                 "programs": old["programs"] if old else {},
             }
-            records.write(self.folder / MARK, record)  # first: it marks the folder as a sweep's
+            # First: it marks the folder as a sweep's.
+            records.write(self.folder / MARK, record)
             files.write_bytes(self.folder / "sweep.flags", self.request.text.encode())
             if record["share"]:
                 trial_dirs.share(lock, [t for trials in arms.values() for t in trials.values() if t])

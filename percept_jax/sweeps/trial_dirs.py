@@ -26,7 +26,8 @@ def share(lock: Lock, trials: Sequence[Planned]) -> None:
     for trial in trials:
         path = folder / trial.id
         if _is_our_link(path) and not (path / "result.json").exists():
-            deletion.delete_link(lock, path)  # to what is not there any more
+            # To what is not there any more.
+            deletion.delete_link(lock, path)
         elsewhere = next((other for other in found.get(trial.id, ()) if _finished(other, trial.id)), None)
         if elsewhere and not os.path.lexists(path):
             path.symlink_to(os.path.relpath(elsewhere.resolve(), folder.resolve()))

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     # jax.Device is this class, which type checkers do not see.
     from jaxlib._jax import Device
 
-MOST = 64  # trials on a device
-SHARE = 0.03  # of the training time that is predicted goes into measuring, at most
-MEMORY = 0.5  # of what is free on a device may a pack take
-CLEARLY = 0.95  # of the best time so far must another width take, or less, to be chosen
+# Trials on a device.
+MOST = 64
+# Of the training time that is predicted goes into measuring, at most.
+SHARE = 0.03
+# Of what is free on a device may a pack take.
+MEMORY = 0.5
+# Of the best time so far must another width take, or less, to be chosen.
+CLEARLY = 0.95
 CHUNKS, CHUNK_SECONDS = 4, 0.05
 
 
@@ -77,7 +81,8 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
     if widest == 1:
         return Choice(on, {}, {})
     state = jax.eval_shape(subject.functions(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
-    convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))  # [trial, height, width, in, out]
+    # [trial, height, width, in, out].
+    convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))
     best: _Setting | None = None
     measured: dict[int, float] = {}
     spent = cost = 0.0
@@ -100,7 +105,8 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
             continue
         measured[width] = round(setting.milliseconds, 4)
         cost = time.monotonic() - began
-        spent += cost if best else 0  # what comes first is wanted anyway
+        # What comes first is wanted anyway.
+        spent += cost if best else 0
         if best and setting.milliseconds > 1.2 * best.milliseconds:
             break
         if not best or setting.seconds(trials, subject.steps) < CLEARLY * best.seconds(trials, subject.steps):
@@ -149,7 +155,8 @@ class _Setting:
 
     def race(self, other: _Setting | None) -> None:
         """Steps some chunks, in turns with another setting; a chunk is as long as the clock needs."""
-        self._chunk(1)  # compiles
+        # Compiles.
+        self._chunk(1)
         self._steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / self._chunk(1))))
         runners = [self, other] if other else [self]
         for runner in runners:

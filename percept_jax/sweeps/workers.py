@@ -27,9 +27,11 @@ from percept_jax.training.parallel import Functions
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
-POLL = 0.5  # seconds between looks at what other workers do
+# Seconds between looks at what other workers do.
+POLL = 0.5
 _FAILURES = re.compile(r"failures\.json")
-MARK = "PERCEPT_WORKER"  # in the environment of a process that `crew` has started: its number
+# In the environment of a process that `crew` has started: its number.
+MARK = "PERCEPT_WORKER"
 
 
 class Options(NamedTuple):
@@ -72,8 +74,10 @@ class Worker:
     def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None], fresh: bool = False):
         self.folder, self.options, self._board, self._interrupted, self._fresh = folder, options, board, interrupted, fresh
         self._began = time.time()
-        self._data: Dataset | None = None  # one at a time
-        self._data_of: dict[str, str] = {}  # programs that want it, and what it is
+        # One at a time.
+        self._data: Dataset | None = None
+        # Programs that want it, and what it is.
+        self._data_of: dict[str, str] = {}
         self._compiled: dict[tuple[str, int], Functions] = {}
 
     def work(self, programs: Sequence[Program]) -> None:
@@ -96,7 +100,8 @@ class Worker:
             self._look_out()
             if not progress:
                 if not any(self._ours_left(program) for program in left):
-                    return  # the rest is other shards'
+                    # The rest is other shards'.
+                    return
                 if not waiting:
                     self._board.note("what is left is in the hands of other workers: waiting for them")
                 waiting = True
@@ -190,7 +195,8 @@ class Worker:
         with contextlib.ExitStack() as held:
             for i in pack.trials:
                 path, run_dir = self._path(i), None
-                if not (path / "result.json").exists():  # as it may be where a process died between two results
+                # As it may be where a process died between two results.
+                if not (path / "result.json").exists():
                     run_dir = RunDir(path, members[i])
                     held.callback(run_dir.close)
                 trials.append(Trial(members[i], run_dir))
@@ -207,13 +213,15 @@ class Worker:
                 pictures=False,
             )
         if lock.folder.name == pack.name:
-            delete_pack(lock, lock.folder)  # each trial has its own checkpoint now
+            # Each trial has its own checkpoint now.
+            delete_pack(lock, lock.folder)
 
     def _dataset(self, key: str, experiment: Experiment) -> Dataset:
         """The data set of the program `key`; that of the last call is kept."""
         if key not in self._data_of:
             checked = preflight.check(experiment)
-            if checked.data_key not in self._data_of.values():  # the program before wanted another one
+            # The program before wanted another one.
+            if checked.data_key not in self._data_of.values():
                 self._data = None
                 self._data = checked.load(self._board.note)
                 self._data_of.clear()
@@ -222,9 +230,11 @@ class Worker:
 
     def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
         if (key, width) not in self._compiled:
-            self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}  # others are done, mostly
+            # Others are done, mostly.
+            self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}
             devices = loop.choose_devices(experiment, dataset.spec, split=width == 1)
-            if width > 1:  # recorded on a machine with other devices, perhaps
+            # Recorded on a machine with other devices, perhaps.
+            if width > 1:
                 devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
             self._compiled[key, width] = parallel.functions(experiment, dataset.spec, shape, devices, width)

@@ -66,11 +66,13 @@ def squared_error(outputs: Array, targets: Array) -> Array:
 
 
 def _decision(logits: Array) -> Array:
-    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)  # it knows of no doubt
+    # It knows of no doubt.
+    return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 def _sigmoid_shares(logits: Array) -> Array:
-    return jax.nn.softmax(jax.nn.log_sigmoid(logits))  # shares of the sigmoids, also where these are 0 to the computer
+    # Shares of the sigmoids, also where these are 0 to the computer.
+    return jax.nn.softmax(jax.nn.log_sigmoid(logits))
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -18,7 +18,8 @@ from percept_jax.errors import StorageError
 from percept_jax.files import Lock
 from percept_jax.trees import by_path
 
-KEEP = 2  # the last one, and the one before, should the last be damaged
+# The last one, and the one before, should the last be damaged.
+KEEP = 2
 NAME = re.compile(r"step_([0-9]{9,18})\.safetensors")
 
 T = TypeVar("T")

@@ -42,7 +42,8 @@ def code(experiment: Experiment) -> str:
 def flag_lines(experiment: Experiment) -> list[str]:
     """Every effective science flag as a line of a flag file."""
     values = experiment.science()
-    unset = "epochs" if experiment.steps else "steps"  # a later one of the two takes the place of the other
+    # A later one of the two takes the place of the other.
+    unset = "epochs" if experiment.steps else "steps"
     return [f"--{name}={flag_text(value)}" for name, value in values.items() if name != unset]
 
 

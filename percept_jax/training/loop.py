@@ -91,7 +91,8 @@ def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True
     """The devices of a run. Raises UsageError where there are fewer than asked for, or a batch to `split` has no equal parts."""
     try:
         devices = jax.local_devices()
-    except Exception as error:  # JAX raises several kinds
+    # JAX raises several kinds.
+    except Exception as error:
         said = os.environ.get("JAX_PLATFORMS", "")
         raise UsageError(f"JAX finds no device (JAX_PLATFORMS={said!r}): {error or type(error).__name__}") from error
     if experiment.devices > len(devices):

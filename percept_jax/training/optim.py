@@ -1,4 +1,4 @@
-"""Optimisers and learning rate schedules as functions of traced numbers, and which parameters they leave as they are.
+"""Optimizers and learning rate schedules as functions of traced numbers, and which parameters they leave as they are.
 
 optax's own schedules check their arguments in Python and cannot take a tracer, hence the few lines here; its transformations can.
 """
@@ -55,7 +55,7 @@ class OptimConfig:
         "static",
         "training",
         "parameters that stay: layers or patterns such as conv1,layer1_* (see --dry_run); batch norm's running statistics "
-        "stay with them, but training still normalises by the batch",
+        "stay with them, but training still normalizes by the batch",
     )
     lr_scale: str = knob("", "static", "training", "factors of the learning rate by layer, such as head=10,conv*=0.1")
 
@@ -109,7 +109,7 @@ def learning_rate(schedule: Schedule, decay_at: Sequence[float], step: Array, hp
 
 
 def kernels(params: Any) -> Any:
-    """True for the leaves that weight decay applies to: the kernels, not biases nor normalisation scales."""
+    """True for the leaves that weight decay applies to: the kernels, not biases nor normalization scales."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
@@ -119,7 +119,7 @@ def clip(hparams: OptimNumbers) -> optax.GradientTransformation:
 
 
 def decay(hparams: OptimNumbers) -> optax.GradientTransformation:
-    """Adds weight decay times the kernels: before an optimiser's scaling it is an L2 penalty."""
+    """Adds weight decay times the kernels: before an optimizer's scaling it is an L2 penalty."""
     return optax.add_decayed_weights(hparams.weight_decay, mask=kernels)
 
 
@@ -168,9 +168,9 @@ OPTIMIZERS: dict[str, Callable[[OptimNumbers], optax.GradientTransformation]] = 
 def make_optimizer(
     name: str, rate: Array, hparams: OptimNumbers, freeze: str = "", lr_scale: str = ""
 ) -> optax.GradientTransformation:
-    """The optimiser of one step: clipping, then OPTIMIZERS[name], then the learning rate, each for what is not frozen.
+    """The optimizer of one step: clipping, then OPTIMIZERS[name], then the learning rate, each for what is not frozen.
 
-    A frozen leaf's gradient does not count in the norm that is clipped, and there is no optimiser state for it.
+    A frozen leaf's gradient does not count in the norm that is clipped, and there is no optimizer state for it.
     """
     optimizer, last = OPTIMIZERS[name](hparams), optax.scale_by_learning_rate(rate)
     if lr_scale:

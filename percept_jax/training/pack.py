@@ -27,7 +27,8 @@ from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
 from percept_jax.trees import flatten
 
-SAVE_SECONDS = 10.0  # between checkpoints that nobody asked for: on tiny data an epoch may be a step
+# Between checkpoints that nobody asked for: on tiny data an epoch may be a step.
+SAVE_SECONDS = 10.0
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
 
 
@@ -61,7 +62,8 @@ class Pack:
         # Of this process, and of those before it.
         self.clock, self._earlier = Stopwatch(), Stopwatch()
         self._in_flight: collections.deque = collections.deque()
-        self._stopped: dict[int, dict[str, np.ndarray]] = {}  # what a checkpoint holds of trials that --stop_after has ended
+        # What a checkpoint holds of trials that --stop_after has ended.
+        self._stopped: dict[int, dict[str, np.ndarray]] = {}
 
     @property
     def over(self) -> bool:
@@ -89,7 +91,8 @@ class Pack:
         with self.clock("compile"):
             self.state = self._place(self._functions.init(hparams))
             everyone = np.ones(len(self.trials), bool)
-            self.best = _keep(everyone, self.state.variables, self.state.variables)  # a copy: a step uses up its state
+            # A copy: a step uses up its state.
+            self.best = _keep(everyone, self.state.variables, self.state.variables)
         self.step, self.progress = 0, [Progress() for _ in self.trials]
         first = self.trials[0].experiment
         resumed = self._resume(first)
@@ -289,7 +292,8 @@ class Pack:
     def _draw(self, trial: Trial) -> None:
         try:
             draw_run(trial.directory.path)
-        except Exception as error:  # whatever a plotting library stumbles on must not cost a run
+        # Whatever a plotting library stumbles on must not cost a run.
+        except Exception as error:
             self.report.note(f"no pictures: {first_line(error)}")
 
     def _seconds(self) -> dict[str, float]:
@@ -298,7 +302,8 @@ class Pack:
         return {phase: round(self.clock[phase] + self._earlier[phase], 3) for phase in (*PHASES, "wall")}
 
     def _result(self, trial: Trial, progress: Progress, test: dict[str, Any] | None) -> dict[str, Any]:
-        sharing = len({repr(t.experiment) for t in self.trials})  # what only fills the pack up repeats another
+        # What only fills the pack up repeats another.
+        sharing = len({repr(t.experiment) for t in self.trials})
         parameters = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params))
         return result_of(trial.directory.restarts, progress, test, self.step, parameters, self._seconds(), sharing)
 

@@ -102,7 +102,8 @@ class PackCheckpoints:
             for k, (arrays, header) in rows.items():
                 path = checkpoint.path_of(self._held.folder if self._held else self._members[k].checkpoints, step)
                 checkpoint.check_header(header, path, self._members[k].identity)
-                if header["progress"]["diverged_at"] is not None:  # its state was not saved, and does not matter any more
+                # Its state was not saved, and does not matter any more.
+                if header["progress"]["diverged_at"] is not None:
                     arrays = {**drawn[k], **arrays}
                 _check(arrays, header, steps, template, path)
                 self._members[k].check_log(header["log"])

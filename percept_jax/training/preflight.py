@@ -247,11 +247,13 @@ def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...
     """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
     wanted = models.wanted_image_size(name, values)
     if not values and (image_shape[0] == wanted or not wanted):
-        return  # a fault of such a model is a fault of its code, and its traceback says more than we could
+        # A fault of such a model is a fault of its code, and its traceback says more than we could.
+        return
     module = models.build(name, num_classes=num_classes, **values)
     try:
         shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-        fits = all(leaf.size for leaf in jax.tree.leaves(shapes))  # no feature map has shrunk to nothing
+        # No feature map has shrunk to nothing.
+        fits = all(leaf.size for leaf in jax.tree.leaves(shapes))
     except Exception:
         fits = False
     if not fits:

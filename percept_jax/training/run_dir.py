@@ -24,7 +24,8 @@ from percept_jax.training.identity import code, flag_lines, identity
 from percept_jax.training.provenance import ROOT, provenance
 from percept_jax.training.tensorboard import EventFile
 
-MARK = "provenance.json"  # says whose the directory is
+# Says whose the directory is.
+MARK = "provenance.json"
 # What a run writes beside its mark, its lock and its checkpoints.
 _OURS = re.compile(
     r"result\.json|run\.flags|metrics\.jsonl|confusion\.csv|(training|confusion|boundary)\.png"
@@ -67,7 +68,8 @@ class RunDir:
 
     def __init__(self, path: Path, experiment: Experiment):
         """Takes the directory, or makes it. Raises UsageError where it is another run's, StorageError where it is in use."""
-        path = path.resolve() if path.is_symlink() else path  # nothing in it is reached through a link
+        # Nothing in it is reached through a link.
+        path = path.resolve() if path.is_symlink() else path
         self.path, self.experiment, self.identity = path, experiment, identity(experiment)
         self.checkpoints = path / "checkpoints"
         self._metrics: TextIO | None = None
@@ -77,12 +79,14 @@ class RunDir:
         if not self.lock.held:
             raise Busy(f"{path}: another process is training here")
         try:
-            refuse_strangers(path, experiment)  # once more, now that nobody else changes it
+            # Once more, now that nobody else changes it.
+            refuse_strangers(path, experiment)
             mark = records.read_mark(path / MARK, Provenance, RUN)
             clearing = mark is not None and (experiment.fresh or mark["clearing"])
             if mark is None or clearing:
                 mark = self._begun([], 1) | {"clearing": clearing}
-                records.write(path / MARK, mark)  # first: what is cut short from here on is known to be this run's
+                # First: what is cut short from here on is known to be this run's.
+                records.write(path / MARK, mark)
             if clearing:
                 self._clear()
                 mark |= {"clearing": False}
@@ -135,7 +139,8 @@ class RunDir:
         if record["devices"]:
             redone = {"from_step": step, "redone_steps": max(0, self._reached() - step)}
             record["restarts"].append({**provenance(), "devices": list(devices), "pack": pack, **redone})
-            record["pack"] = pack if step == 0 else record["pack"]  # what was done in another pack counts no more
+            # What was done in another pack counts no more.
+            record["pack"] = pack if step == 0 else record["pack"]
         else:
             self._record = record = self._begun(devices, pack)
         if extends:
@@ -206,7 +211,8 @@ class RunDir:
         """Closes the files and lets go of the directory."""
         for held in (self._metrics, self._events):
             if held:
-                with contextlib.suppress(OSError):  # a full disk has been told of where it was met
+                # A full disk has been told of where it was met.
+                with contextlib.suppress(OSError):
                     held.close()
         self.lock.release()
 

@@ -96,7 +96,8 @@ def _sum(losses: Array, mask: Array | None) -> Array:
 def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
     """The running mean of all variables so far, each step weighing `ema_decay` times the next: Adam's correction built in."""
     steps = (state.step + 1).astype(program.param_dtype)
-    share = (1 - program.ema_decay) / -jnp.expm1(steps * math.log(program.ema_decay))  # of 1 - decay^steps, without its rounding
+    # Of 1 - decay^steps, without its rounding.
+    share = (1 - program.ema_decay) / -jnp.expm1(steps * math.log(program.ema_decay))
     return jax.tree.map(lambda mean, x: mean + share * (x - mean), state.average, new)
 
 

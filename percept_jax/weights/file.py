@@ -18,8 +18,10 @@ from percept_jax.errors import UsageError, first_line, in_a_line
 from percept_jax.trees import by_path, flatten
 from percept_jax.weights.torch_names import in_order, renamed, unwrapped
 
-_FORMAT = "percept_jax weights 1"  # in the header of what `save` writes
-SHOWN = 8  # leaves that a message names before it counts the rest
+# In the header of what `save` writes.
+_FORMAT = "percept_jax weights 1"
+# Leaves that a message names before it counts the rest.
+SHOWN = 8
 
 # What to do about a fault, by its kind.
 _ADVICE = {
@@ -70,13 +72,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
         raise UsageError(f"{path}: PyTorch's pickles are not opened, as they can run code; convert it with {hint}", "init_from")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to read from a pipe may never end
+        # To read from a pipe may never end.
+        if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{path}: not a safetensors file, and no file at all: a folder, a pipe or a device", "init_from")
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file", "init_from") from None
-    except AttributeError as error:  # of a dtype that NumPy has not
+    # Of a dtype that NumPy has not.
+    except AttributeError as error:
         dtype = str(error).rpartition(" attribute ")[2].strip("'")
         raise UsageError(f"{path}: weights of {dtype} are not read; save them as float32 or bfloat16", "init_from") from error
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -105,7 +109,7 @@ def fit(found: Mapping[str, np.ndarray], template: Any, source: str, num_classes
     Args:
         found: arrays by our names, "params/conv1/kernel", or PyTorch's, "conv1.weight". Either may have what wrappers put
             before a name, "module." or "model.backbone.".
-        template: variables as the module initialises them, or their shapes.
+        template: variables as the module initializes them, or their shapes.
         source: the file, for messages.
         num_classes: outputs of the template's head, which may be new; 0: it may not.
 
@@ -118,13 +122,15 @@ def fit(found: Mapping[str, np.ndarray], template: Any, source: str, num_classes
     wanted = by_path(template)
     found, origins = _in_our_names(found, wanted, source)
     if any(name.startswith("params/inception") for name in wanted) and not any(n.startswith("params/aux") for n in wanted):
-        found = {name: array for name, array in found.items() if not re.match(r"\w+/aux\d/", name)}  # GoogLeNet built without
+        # GoogLeNet built without.
+        found = {name: array for name, array in found.items() if not re.match(r"\w+/aux\d/", name)}
     shared = [name for name in wanted if name in found]
     missing = [name for name in wanted if name not in found]
     misfits = [name for name in shared if found[name].shape != wanted[name].shape]
     new = _new_head(misfits, missing, found, wanted, num_classes)
     floats = [name for name in shared if name not in misfits and found[name].dtype.kind == "f"]
-    with np.errstate(over="ignore"):  # what float32 cannot hold is told of below
+    # What float32 cannot hold is told of below.
+    with np.errstate(over="ignore"):
         values = {name: np.asarray(found[name], wanted[name].dtype, order="C") for name in floats}
     faults = {
         "missing": [name for name in missing if name not in new],

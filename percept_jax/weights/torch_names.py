@@ -16,7 +16,8 @@ WRAPPERS = ("module", "_orig_mod", "model", "backbone", "net", "network", "state
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _CELL = re.compile(r"(.*?)((?:weight|bias)_[ih]h)_l(\d+(?:_reverse)?)")
-_GATES = {4: "ifgo", 3: "rzn", 1: ("",)}  # of LSTM, GRU and Elman's cell, in PyTorch's order
+# Of LSTM, GRU and Elman's cell, in PyTorch's order.
+_GATES = {4: "ifgo", 3: "rzn", 1: ("",)}
 
 
 def unwrapped(found: Collection[str], wanted: Collection[str]) -> dict[str, str]:
@@ -53,7 +54,8 @@ def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> tuple[d
     origins: dict[str, str] = {}
     found = {name: array for name, array in found.items() if not name.endswith("num_batches_tracked")}
     cells = {name: match.groups() for name in found if (match := _CELL.fullmatch(name))}
-    several = len({module for module, _, _ in cells.values()}) > 1  # recurrent modules: which is which, nobody has told us
+    # Recurrent modules: which is which, nobody has told us.
+    several = len({module for module, _, _ in cells.values()}) > 1
     arrays, layers = ({}, {}) if several else _recurrent(found, cells)
     layers |= _numbered(found, wanted)
     for name, array in found.items():
@@ -116,7 +118,8 @@ def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
     """A full layer's kernel behind square maps, whose rows are `[channels, rows, columns]` there, with channels last."""
     side = math.isqrt(len(kernel) // max(1, channels))
     if len(kernel) != channels * side**2:
-        return kernel  # not of the shape that is wanted either
+        # Not of the shape that is wanted either.
+        return kernel
     return np.moveaxis(kernel.reshape(channels, side, side, *kernel.shape[1:]), 0, 2).reshape(kernel.shape)
 
 
@@ -130,7 +133,8 @@ def _recurrent(
     arrays = {path: array for layer, part in parts.items() for path, array in _cell(layer, part).items()}
     around = [name.removesuffix(".weight") for name in found if name.endswith(".weight")] if cells else []
     linear = [layer for layer in around if f"{layer}.bias" in found]
-    tables = [layer for layer in around if f"{layer}.bias" not in found]  # embeddings have none
+    # Embeddings have none.
+    tables = [layer for layer in around if f"{layer}.bias" not in found]
     return arrays, {layers[0]: name for name, layers in (("head", linear), ("embed", tables)) if len(layers) == 1}
 
 

@@ -43,7 +43,8 @@ def gunzip(path: Path) -> tuple[bytes, bool]:
     """What a gzip file holds as far as it goes, and whether it is whole: who knows the format says at which record it is cut."""
     with open(path, "rb") as raw, gzip.open(raw) as file:
         try:
-            return _read_to_the_end(functools.partial(file.read1, CHUNK))  # read1: gives what there is before it fails
+            # read1: gives what there is before it fails.
+            return _read_to_the_end(functools.partial(file.read1, CHUNK))
         except (gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path}: not a gzip file, or a damaged one ({error})") from error
 

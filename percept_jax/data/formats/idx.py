@@ -49,7 +49,8 @@ def parse_idx(content: bytes, where: Path | str, rank: int) -> np.ndarray:
 
     The format is at the end of http://yann.lecun.com/exdb/mnist: 0, 0, type, rank, an int32 for each axis, and the values.
     """
-    wanted = bytes((0, 0, 8, rank))  # 8: unsigned bytes
+    # 8: unsigned bytes.
+    wanted = bytes((0, 0, 8, rank))
     if content[:4] != wanted:
         raise DataError(
             f"{where}: begins with {content[:4].hex() or 'nothing'}, not {wanted.hex()}: not an IDX file of rank {rank}"

@@ -11,7 +11,8 @@ import numpy as np
 
 from percept_jax.errors import DataError, first_line
 
-LARGEST = 1 << 36  # bytes of all arrays together: 64 GiB
+# Bytes of all arrays together: 64 GiB.
+LARGEST = 1 << 36
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -33,7 +34,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: not an .npz file of named arrays, or a damaged one: {error}") from error
-    except Exception as error:  # zipfile, zlib and NumPy raise many kinds for a damaged file
+    # zipfile, zlib and NumPy raise many kinds for a damaged file.
+    except Exception as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
 
 

@@ -19,7 +19,8 @@ from percept_jax.errors import DataError
 from percept_jax.files import in_place
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-OPEN_FILES = 256  # of a data set in a thousand files: most systems let a process hold 1,024
+# Of a data set in a thousand files: most systems let a process hold 1,024.
+OPEN_FILES = 256
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> None:
@@ -63,7 +64,8 @@ def _open(path: Path) -> mmap.mmap | bytes:
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""  # nothing cannot be mapped
+            # Nothing cannot be mapped.
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
 
@@ -76,7 +78,8 @@ def _index(path: Path, content: mmap.mmap | bytes) -> np.ndarray:
         if len(header) < HEADER.size:
             raise DataError(f"{path}: ends inside record {len(begins)}")
         length, crc = HEADER.unpack(header)
-        if crc != _masked_crc(header[:8]):  # also what any other kind of file fails at
+        # Also what any other kind of file fails at.
+        if crc != _masked_crc(header[:8]):
             raise DataError(f"{path}: record {len(begins)} is damaged (the CRC32C of its length differs)")
         begins.append(at)
         at += HEADER.size + length + FOOTER.size

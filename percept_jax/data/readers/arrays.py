@@ -10,7 +10,8 @@ from percept_jax.data.readers.base import ArraySource
 from percept_jax.data.spec import DatasetSpec, image_spec
 from percept_jax.errors import UsageError, first_line
 
-HOLD_OUT = 0.2  # of all examples for the test split, and as many for validation
+# Of all examples for the test split, and as many for validation.
+HOLD_OUT = 0.2
 
 
 class Arrays:

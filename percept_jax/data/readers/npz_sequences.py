@@ -104,7 +104,8 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig
         y = arrays[f"y_{split}"]
     labels = np.issubdtype(y.dtype, np.integer)
     _check_targets(f"y_{split}", y, x)
-    real = np.arange(x.shape[1]) < lengths[:, None]  # beyond is padding, which may be anything
+    # Beyond is padding, which may be anything.
+    real = np.arange(x.shape[1]) < lengths[:, None]
     a_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not config.horizon
     if tokens:
         most = max(MOST_TOKENS, x.size) - 1
@@ -117,9 +118,11 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig
         y = npz.to_int32(np.where(real, y, -1) if a_step else y, f"y_{split}", 1 - y.ndim, most)
     else:
         y = npz.to_float32(y, f"y_{split}", real[:, :, None] if a_step else None)
-    x[~real] = 0  # also where a shorter series has its targets
+    # Also where a shorter series has its targets.
+    x[~real] = 0
     if a_step:
-        y[~real] = -1 if labels else np.nan  # a target a step: none beyond the last one
+        # A target a step: none beyond the last one.
+        y[~real] = -1 if labels else np.nan
     return Part(x, y, lengths)
 
 
@@ -156,7 +159,8 @@ def _forecast(x: np.ndarray, lengths: np.ndarray, config: ReaderConfig) -> tuple
 
 def _spread(part: Part) -> Part:
     """Examples in an order in which each slice has every class in its share; files are often sorted by class."""
-    draws = np.random.RandomState(0).permutation(len(part.targets))  # its stream is frozen
+    # Its stream is frozen.
+    draws = np.random.RandomState(0).permutation(len(part.targets))
     place = np.empty(len(part.targets))
     for label in np.unique(part.targets):
         here = draws[part.targets[draws] == label]

@@ -11,7 +11,8 @@ from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.data.spec import DatasetSpec, image_spec
 from percept_jax.errors import DataError, UsageError, first_line
 
-BLOCK = 1000  # records at a time
+# Records at a time.
+BLOCK = 1000
 _NAME = re.compile(r"(\w[\w-]*(?:/[A-Za-z_][\w.-]*)?)(?::(\d+\.\d+\.\d+))?")
 
 

@@ -41,7 +41,8 @@ def xnor(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
 def blobs(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
     """Two round clouds that a line parts, one on each side of x + y = 0: a perceptron ends there without a mistake."""
     noise, labels = _noise_and_labels(2, _SIZES)
-    away = np.clip(noise, -1.6, 1.6)  # a cloud's centre is 2.8 from the line, its far corner 2.3
+    # A cloud's center is 2.8 from the line, its far corner 2.3.
+    away = np.clip(noise, -1.6, 1.6)
     return away + np.where(labels, 2, -2)[:, None], labels
 
 
@@ -67,7 +68,8 @@ def digits_0_7(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
 
 def _noise_and_labels(seed: int, splits: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     count = sum(splits.values())
-    draws = np.random.RandomState(seed)  # its stream is frozen, unlike that of NumPy's newer generators
+    # Its stream is frozen, unlike that of NumPy's newer generators.
+    draws = np.random.RandomState(seed)
     return draws.randn(count, 2), np.arange(count) % 2
 
 
