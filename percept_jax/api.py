@@ -20,6 +20,7 @@ from percept_jax.errors import DataError, StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.paths import user_path
+from percept_jax.plots.run import draw_finished_run
 from percept_jax.tasks.base import Task
 from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.preflight import absolute, check, default_name, describe_data, load_data, located, reader_config, select
@@ -263,6 +264,7 @@ def run(
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
             run_dir.close()
+    draw_finished_run(path, report.note, again=not finished)
     return _checked(path, report.note)
 
 

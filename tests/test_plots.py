@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from percept_jax import files
+from percept_jax import files, train
 from percept_jax.errors import StorageError
 from percept_jax.plots import labels
 from percept_jax.plots import run as run_plots
 from percept_jax.plots.arrays import draw_boundary as draw_plane
 from percept_jax.plots.arrays import draw_grid
-from percept_jax.plots.run import draw_run
+from percept_jax.plots.run import draw_finished_run, draw_run
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -194,3 +194,35 @@ def test_pictures_are_drawn_where_the_home_directory_cannot_be_written_to(tmp_pa
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_finished_run_that_was_killed_before_its_pictures_gets_them_at_the_next_start(small):
+    path = train(small).path
+    drawn = {name: (path / name).read_bytes() for name in ("training.png", "confusion.png")}
+    (path / "confusion.png").unlink()
+    train(small)
+    assert {name: (path / name).read_bytes() for name in drawn} == drawn
+    stamp = (path / "training.png").stat().st_mtime_ns
+    train(small)
+    assert (path / "training.png").stat().st_mtime_ns == stamp
+
+
+def test_a_fault_in_a_picture_is_a_note_and_the_run_is_finished(small, monkeypatch, capsys):
+    def fails(path):
+        raise RuntimeError("no fonts\nat all")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_plots, "draw_run", fails)
+        assert train(small).result["status"] == "done"
+    assert "no pictures: no fonts\n" in capsys.readouterr().out
+    assert train(small).path.joinpath("training.png").exists()
+
+
+def test_pictures_are_not_drawn_into_a_directory_that_another_process_holds(tmp_path):
+    run, notes = write_run(tmp_path / "run"), []
+    with files.locked(run / ".lock"):
+        draw_finished_run(run, notes.append)
+    assert not list(run.glob("*.png"))
+    draw_finished_run(run, notes.append)
+    assert len(list(run.glob("*.png"))) == 2
+    assert not notes

@@ -37,7 +37,7 @@ LENET = ["--model=lenet5", "--norm=batch", "--image_size=16"]
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    monkeypatch.setattr("percept_jax.training.pack.draw_run", lambda path: [])
+    monkeypatch.setattr("percept_jax.plots.run.draw_run", lambda path: [])
     monkeypatch.setattr(report, "write", lambda *args: [])
 
 
@@ -115,6 +115,7 @@ def test_a_sweep_leaves_a_complete_directory(write, tmp_path, capsys):
     for trial in trials(folder).values():
         assert files <= {p.name for p in trial.iterdir()}
         assert read(trial, "provenance.json")["identity"] == trial.name
+        assert not list(trial.glob("*.png"))
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [row["arm"] for row in found["rows"]] == ["learning_rate=0.02", "learning_rate=0.05"]
     assert found["sweep_dir"] == str(folder)

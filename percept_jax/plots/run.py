@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from percept_jax import files, metrics, records
-from percept_jax.errors import StorageError
+from percept_jax.errors import StorageError, first_line
 from percept_jax.metrics import Metric
 from percept_jax.plots import labels
 from percept_jax.plots.figure import new_figure, png
@@ -32,9 +32,25 @@ def draw_run(path: Path) -> list[Path]:
     return drawn
 
 
-def missing_pictures(path: Path) -> list[str]:
-    """Returns the names of the pictures that `draw_run` draws of a run directory, and that are not there."""
-    return [name for name in _pictures(path) if not (path / name).exists()]
+def draw_finished_run(path: Path, note: Callable[[str], None], again: bool = False) -> None:
+    """Draws the pictures of a finished run, unless another process holds its directory.
+
+    A fault is only a note, because nothing that goes wrong in a plotting library may cost a run.
+
+    Args:
+        path: the run directory.
+        note: is called with a line that says what went wrong.
+        again: whether to draw pictures that are there already. Otherwise only a run that lacks some, because it was killed before
+            it had drawn them, gets its pictures.
+    """
+    if not again and all((path / name).exists() for name in _pictures(path)):
+        return
+    try:
+        with files.locked(path / ".lock") as lock:
+            if lock.held:
+                draw_run(path)
+    except Exception as error:
+        note(f"no pictures: {first_line(error)}")
 
 
 def _pictures(path: Path) -> dict[str, Callable[[Path], bytes]]:

@@ -210,7 +210,6 @@ class Worker:
                 began,
                 functions=self._functions(program.key, trials[0].experiment, dataset, pack.width),
                 held=lock if pack.width > 1 else None,
-                pictures=False,
             )
         if lock.folder.name == pack.name:
             # Each trial has its own checkpoint now.

@@ -33,7 +33,6 @@ def train_pack(
     *,
     functions: Functions | None = None,
     held: Lock | None = None,
-    pictures: bool = True,
 ) -> list[dict[str, Any]]:
     """Trains trials that differ in traced values only, or finishes what was begun of them; their results.
 
@@ -45,7 +44,6 @@ def train_pack(
         began: `time.time()` at which the command was given.
         functions: of their program, for so many trials, to compile once for many packs.
         held: the lock on a folder where one file holds the checkpoint of them all, until they are finished.
-        pictures: whether they are drawn.
 
     Raises:
         Interrupted: when `interrupted` says so; all is saved.
@@ -59,7 +57,7 @@ def train_pack(
         if functions is None:
             devices = choose_devices(first, spec)
             functions = parallel.functions(first, spec, dataset.inputs.shape[1:], devices, len(trials))
-        pack = Pack(trials, dataset, functions, report, began or time.time(), held, pictures)
+        pack = Pack(trials, dataset, functions, report, began or time.time(), held)
         try:
             pack.start()
             while not pack.over:

@@ -16,10 +16,8 @@ from percept_jax.data import feed, preprocess
 from percept_jax.data.feed import ResidentFeed
 from percept_jax.data.sampler import Sampler
 from percept_jax.data.spec import Dataset
-from percept_jax.errors import first_line
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.files import Lock
-from percept_jax.plots.run import draw_run
 from percept_jax.training import checkpoint, evaluation, init_from, parallel
 from percept_jax.training.pack_checkpoints import PackCheckpoints, Resumed
 from percept_jax.training.parallel import Functions
@@ -43,7 +41,6 @@ class Pack:
         report: Reporter,
         began: float,
         held: Lock | None = None,
-        pictures: bool = True,
     ):
         first = trials[0].experiment
         self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, functions.devices, report, began
@@ -55,7 +52,7 @@ class Pack:
         self.eval_every = first.validation_steps(len(self.train_index))
         self._checkpoint_every, self._saved = first.checkpoint_every, time.monotonic()
         self._samplers = [Sampler(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
-        self.program, self._functions, self._pictures = functions.program, functions, pictures
+        self.program, self._functions = functions.program, functions
         self._eval_batch = feed.evaluation_batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
         self._data_crc = dataset.crc
         self._checkpoints = PackCheckpoints(trials, held)
@@ -282,19 +279,10 @@ class Pack:
                 self._log(trial, "test", progress.stopped_at or self.step, test)
                 if "confusion" in totals:
                     trial.directory.write_confusion(totals["confusion"][k], self.preprocessing.classes)
-            if self._pictures:
-                self._draw(trial)
             result = self._result(trial, progress, test)
             trial.directory.write_result(result)
             results.append(result)
         return results
-
-    def _draw(self, trial: Trial) -> None:
-        try:
-            draw_run(trial.directory.path)
-        # Whatever a plotting library stumbles on must not cost a run.
-        except Exception as error:
-            self.report.note(f"no pictures: {first_line(error)}")
 
     def _seconds(self) -> dict[str, float]:
         """By phase, in all processes so far; `wall` is everything, what was lost with a killed process excepted."""
