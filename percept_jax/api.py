@@ -16,7 +16,7 @@ from percept_jax.console import say
 from percept_jax.data import cache, feed, preprocess, registry
 from percept_jax.data.preprocess import Preprocessing
 from percept_jax.data.readers.arrays import Arrays
-from percept_jax.errors import DataError, StorageError, UsageError
+from percept_jax.errors import StorageError, UsageError
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.paths import user_path
@@ -26,7 +26,7 @@ from percept_jax.training import checkpoint, evaluation, loop, parallel, stored
 from percept_jax.training.preflight import absolute, check, default_name, describe_data, load_data, located, reader_config, select
 from percept_jax.training.program import Program, make_program
 from percept_jax.training.reporter import Reporter
-from percept_jax.training.run_dir import RunDir, data_path, finished_before, refuse_strangers, run_path
+from percept_jax.training.run_dir import RunDir, data_path, refuse_strangers, run_path
 from percept_jax.training.step import generate_step, predict_step
 from percept_jax.training.trial import Trial
 
@@ -241,9 +241,9 @@ def run(
     try:
         experiment = located(experiment, folder)
     except UsageError:
-        if path := finished_before(absolute(experiment, folder), name):
+        if path := stored.finished_before(absolute(experiment, folder), name):
             report.note(f"the data or the weights are not there any more; {path} was finished with them")
-            return _checked(path, report.note)
+            return stored.check_finished(path, report.note)
         raise
     path = run_path(experiment, name)
     refuse_strangers(path, experiment)
@@ -265,19 +265,7 @@ def run(
         finally:
             run_dir.close()
     draw_finished_run(path, report.note, again=not finished)
-    return _checked(path, report.note)
-
-
-def _checked(path: Path, note: Callable[[str], None]) -> Path:
-    """The directory of a finished run; `note` is told what is wrong with it. Raises DataError where it diverged."""
-    result: Any = records.read_result(path)
-    try:
-        records.read_whole(path)
-    except StorageError as error:
-        note(str(error))
-    if result["status"] == "diverged":
-        raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
-    return path
+    return stored.check_finished(path, report.note)
 
 
 def load(run_dir: str | Path) -> Trained:

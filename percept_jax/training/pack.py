@@ -97,16 +97,13 @@ class Pack:
             self._begin_from(first.init_from)
         self.hparams = self._place(hparams)
         data = preprocess.device_data(self.dataset, self.preprocessing, hparams.learning_rate.dtype)
-        data = parallel.place(data, self.devices)
-        self.feed = ResidentFeed(data, self.dataset.spec.roles, self._samplers, self._eval_batch)
+        self.feed = ResidentFeed(parallel.place(data, self.devices), self.dataset.spec.roles, self._samplers, self._eval_batch)
         with self.clock("compile"):
             evaluation.evaluate(self._functions.evaluate, self.best, self.feed.nothing())
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
-            promise = resumed.rows[k][1]["log"] if resumed else None
-            trial.directory.begin(
-                self.step, names, self.program.task, len(self.trials), promise, resumed.extends if resumed else None
-            )
+            promise, extends = (resumed.rows[k][1]["log"], resumed.extends) if resumed else (None, None)
+            trial.directory.begin(self.step, names, self.program.task, len(self.trials), promise, extends)
         self.report.start(self.step, self.steps, self.program.task.metrics)
         self._compiled = False
 

@@ -289,22 +289,5 @@ def _difference(path: Path, mark: Mapping[str, Any], experiment: Experiment) -> 
     return told, replace
 
 
-def finished_before(experiment: Experiment, name: str) -> Path | None:
-    """The directory of a finished run of these flags and this code, whose data or weights may be gone; None without one."""
-
-    def meant(lines: Sequence[str]) -> list[str]:
-        return sorted(re.sub(r"#([0-9a-f]{16}|[0-9a-f]{8})$", "", line) for line in lines)
-
-    here = run_path(experiment, name)
-    for path in [here] if experiment.run_dir else sorted(here.parent.glob("*")):
-        with contextlib.suppress(StorageError):
-            mark = records.read_mark(path / MARK, Provenance, RUN)
-            if mark and mark["code"] == code(experiment) and not experiment.fresh and records.read_result(path):
-                flags = files.read_bytes(path / "run.flags").decode(errors="replace").splitlines()
-                if meant(flags) == meant(flag_lines(experiment)):
-                    return path
-    return None
-
-
 def _flag_file(experiment: Experiment) -> bytes:
     return ("\n".join(flag_lines(experiment)) + "\n").encode()

@@ -1,17 +1,22 @@
 """What a run has left, or has left so far: read back from its directory, and checked against itself."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from percept_jax import records
-from percept_jax.errors import StorageError, UsageError
+from percept_jax import files, records
+from percept_jax.errors import DataError, StorageError, UsageError
+from percept_jax.experiment import Experiment
 from percept_jax.records import RUN, Provenance, Result
 from percept_jax.training import checkpoint
 from percept_jax.training.checkpoint import Header
+from percept_jax.training.identity import code, flag_lines
+from percept_jax.training.run_dir import run_path
 from percept_jax.trees import nested
 
 
@@ -72,3 +77,32 @@ def read(path: Path, note: Callable[[str], None]) -> Stored:
 def best(stored: Stored) -> dict[str, Any]:
     """The variables of the best validated step, as Flax's modules take them."""
     return nested(stored.arrays, "best/")
+
+
+def finished_before(experiment: Experiment, name: str) -> Path | None:
+    """The directory of a finished run of these flags and this code, whose data or weights may be gone; None without one."""
+
+    def meant(lines: Sequence[str]) -> list[str]:
+        return sorted(re.sub(r"#([0-9a-f]{16}|[0-9a-f]{8})$", "", line) for line in lines)
+
+    here = run_path(experiment, name)
+    for path in [here] if experiment.run_dir else sorted(here.parent.glob("*")):
+        with contextlib.suppress(StorageError):
+            mark = records.read_mark(path / "provenance.json", Provenance, RUN)
+            if mark and mark["code"] == code(experiment) and not experiment.fresh and records.read_result(path):
+                flags = files.read_bytes(path / "run.flags").decode(errors="replace").splitlines()
+                if meant(flags) == meant(flag_lines(experiment)):
+                    return path
+    return None
+
+
+def check_finished(path: Path, note: Callable[[str], None]) -> Path:
+    """Returns the directory of a finished run; `note` is told what is wrong with it. Raises DataError where it diverged."""
+    result: Any = records.read_result(path)
+    try:
+        records.read_whole(path)
+    except StorageError as error:
+        note(str(error))
+    if result["status"] == "diverged":
+        raise DataError(f"{path}: the loss was not finite at step {result['steps']}; try a lower --learning_rate")
+    return path
