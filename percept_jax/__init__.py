@@ -6,7 +6,11 @@
 >>> load(run.path).predict(images).labels
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from percept_jax.api import load, train
+    from percept_jax.experiment import Experiment
 
 __all__ = ["Experiment", "load", "train"]
 

@@ -149,8 +149,8 @@ class Sweep:
         plan = self._mark()
         if plan is None and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
-        if plan and not self.fresh and plan["file"] != self._file:
-            raise UsageError(f"{folder} holds the sweep of {plan['file']}; choose another, or --fresh", "run_dir", at)
+        if plan and not self.fresh and plan.get("file") != self._file:
+            raise UsageError(f"{folder} holds the sweep of {plan.get('file')}; choose another, or --fresh", "run_dir", at)
 
     def _mark(self) -> Plan | None:
         """plan.json, None where there is none. Raises StorageError where it is damaged, or another program's."""
@@ -219,10 +219,10 @@ class Sweep:
             # Once more, now that nobody else changes it.
             self._refuse_strangers()
             old = self._mark()
-            clearing = old is not None and (self.fresh or old["clearing"])
+            clearing = old is not None and (self.fresh or old.get("clearing", False))
             if clearing and self._begun:
                 raise Busy(f"{self.folder}: another process has started this sweep anew")
-            if clearing:
+            if old is not None and clearing:
                 with trial_dirs.alone(lock):
                     # What is cut short goes on at the next start.
                     records.write(self.folder / MARK, {**old, "clearing": True})
@@ -244,8 +244,8 @@ class Sweep:
                 "design": self.spec.design,
                 "arms": [self._arm(setup, arms[setup.name]) for setup in self.setups],
                 "tuning": {arm: [trial.id for trial in trials] for arm, trials in self.tuning().items()},
-                "share": old["share"] if old else share,
-                "programs": old["programs"] if old else {},
+                "share": old.get("share", share) if old else share,
+                "programs": old.get("programs", {}) if old else {},
             }
             # First: it marks the folder as a sweep's.
             records.write(self.folder / MARK, record)

@@ -18,7 +18,7 @@ from percept_jax.data.spec import Dataset
 from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line, is_of_the_disk
 from percept_jax.experiment import Experiment
 from percept_jax.files import Lock, locked
-from percept_jax.records import SWEEP, Failure, Plan, read_failures
+from percept_jax.records import SWEEP, Failure, Plan, PlannedPack, PlannedProgram, read_failures
 from percept_jax.sweeps import widths
 from percept_jax.sweeps.board import Board
 from percept_jax.sweeps.plan import Cut, Program, cut
@@ -109,7 +109,7 @@ class Worker:
 
     def _ours_left(self, program: Program) -> bool:
         """Whether some of a program's packs are this shard's and not settled, or it is not known yet which they are."""
-        record = self._plan()["programs"].get(program.key, {})
+        record = self._plan().get("programs", {}).get(program.key, {})
         packs = self._recorded(program, record)
         if set(self._left(program)) - {trial for pack in packs for trial in pack.trials}:
             return True
@@ -181,7 +181,7 @@ class Worker:
     def _record_failures(self, failed: Mapping[str, Failure]) -> None:
         with locked(self.folder / ".locks" / "failures", wait=True, folder=self.folder) as lock:
             deletion.delete_temporaries(lock, self.folder, _FAILURES)
-            records.write(self.folder / "failures.json", self._failures() | failed)
+            records.write(self.folder / "failures.json", {**self._failures(), **failed})
 
     def _plan(self) -> Plan:
         plan = records.read_mark(self.folder / "plan.json", Plan, SWEEP)
@@ -225,6 +225,7 @@ class Worker:
                 self._data = checked.load(self._board.note)
                 self._data_of.clear()
             self._data_of[key] = checked.data_key
+        assert self._data is not None
         return self._data
 
     def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
@@ -244,17 +245,19 @@ class Worker:
         with locked(self.folder / ".locks" / program.key) as lock:
             if not lock.held:
                 return []
-            record = self._plan()["programs"].get(program.key, {})
+            record = self._plan().get("programs", {}).get(program.key, {})
             packs = self._recorded(program, record)
             rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
             if rest:
                 width, measured, devices = self._width(program, record, len(rest))
                 packs += cut(rest, width, devices)
-                entry = {"asked": self.options.pack, "milliseconds": measured, "width": width, "devices": devices}
-                entry["packs"] = [pack._asdict() for pack in packs]
+                recorded: list[PlannedPack] = [{"width": pack.width, "trials": [*pack.trials]} for pack in packs]
+                entry = PlannedProgram(
+                    asked=self.options.pack, milliseconds=measured, width=width, devices=devices, packs=recorded
+                )
                 with locked(self.folder / ".locks" / "plan", wait=True):
                     plan = self._plan()
-                    plan["programs"][program.key] = entry
+                    plan["programs"] = {**plan.get("programs", {}), program.key: entry}
                     records.write(self.folder / "plan.json", plan)
             return packs
 
