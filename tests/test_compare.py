@@ -233,7 +233,7 @@ def test_notes_tell_of_splits_commits_and_packs():
         Outcome(2, None, "missing", None, "d" * 40, 2),
     ]
     notes = table(Arm("baseline", FLAGS, outcomes), metric="validation/accuracy").notes
-    assert notes[0] == "These values are those that the best step was chosen by: they are optimiztic."
+    assert notes[0] == "These values are those that the best step was chosen by: they are optimistic."
     assert "different commits: aaaaaaaaa, bbbbbbbbb, ccccccccc." in "\n".join(notes)
     assert "packed differently (1, 8 together)" in "\n".join(notes)
     assert not any("over seeds" in note for note in notes)  # no interval, no p value

@@ -148,7 +148,7 @@ def test_a_path_or_a_pattern_is_kept_whole_in_both_kinds_of_file(name, kind, tmp
         f"# a comment\n// another\n--epochs=1\n--{name}={FREE}\n" + "--seeds=2\n[x]\n--momentum=0\n" * (kind == "sweep")
     )
     request = parse([str(path)])
-    experiments = [setup.experiment for setup in request.setups] if kind == "sweep" else [request.experiment]
+    experiments = [arm.experiment for arm in request.arms] if kind == "sweep" else [request.experiment]
     assert {getattr(experiment, name) for experiment in experiments} == {FREE}
 
 
@@ -225,7 +225,7 @@ def test_a_home_folder_is_expanded_for_flag_files(tmp_path, monkeypatch):
     (tmp_path / "b.flags").write_text("--flagfile=~/a.flags\n")
     (tmp_path / "c.sweep").write_text("--flagfile=~/a.flags\n--momentum={0.1,0.2}\n")
     assert parse(["~/b.flags"]).experiment.steps == parse(["--flagfile=~/a.flags"]).experiment.steps == 3
-    assert [setup.experiment.steps for setup in parse(["~/c.sweep"]).setups] == [3, 3]
+    assert [arm.experiment.steps for arm in parse(["~/c.sweep"]).arms] == [3, 3]
 
 
 NUMBERS = {
@@ -571,9 +571,9 @@ def test_list_names_models_data_and_experiments(capsys):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*.sweep")), ids=lambda p: p.stem)
 def test_every_committed_sweep_is_valid_and_says_what_it_gave(path):
     request = parse([str(path)])
-    assert len(request.setups) > 1
-    for setup in request.setups:
-        setup.experiment.validate()
+    assert len(request.arms) > 1
+    for arm in request.arms:
+        arm.experiment.validate()
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"./launch.sh experiments/{path.name}" in line for line in head)
     assert "±" in " ".join(head)

@@ -193,7 +193,7 @@ def run(cases, seed, folder):
         try:
             request = parse(words)
             for experiment in (
-                [s.experiment for s in request.setups] if isinstance(request, SweepRequest) else [request.experiment]
+                [arm.experiment for arm in request.arms] if isinstance(request, SweepRequest) else [request.experiment]
             ):
                 experiment.validate()
             kinds["understood"] += 1

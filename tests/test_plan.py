@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.sweeps import plan, widths
-from percept_jax.sweeps.plan import Planned, Setup
+from percept_jax.sweeps import pack_width, plan
+from percept_jax.sweeps.plan import ArmPlan, TrialPlan
 from percept_jax.training.identity import identity
+from percept_jax.training.program import program_key
 
 BASE = Experiment(model="mlp", steps=20)
 
@@ -24,7 +25,7 @@ BASE = Experiment(model="mlp", steps=20)
 def test_every_trial_is_in_one_pack_and_packs_are_of_one_size_that_the_devices_share(count, width, devices):
     width = width * devices if width > 1 else width
     ids = [f"{i:012x}" for i in range(count)]
-    packs = plan.cut(ids, width, devices)
+    packs = plan.packs(ids, width, devices)
     assert [i for pack in packs for i in pack.trials] == ids
     assert len({pack.width for pack in packs}) == 1
     assert packs[0].width <= width
@@ -37,7 +38,7 @@ def test_every_trial_is_in_one_pack_and_packs_are_of_one_size_that_the_devices_s
 def test_traced_numbers_share_a_program_and_everything_else_makes_another():
     def key(**changes):
         experiment = dataclasses.replace(BASE, **changes)
-        return plan.program_key(experiment, experiment.steps)
+        return program_key(experiment, experiment.steps)
 
     same = {"learning_rate": 0.2, "momentum": 0.1, "weight_decay": 0.1, "dropout_rate": 0.1, "label_smoothing": 0.1, "seed": 3}
     assert {key(**{name: value}) for name, value in same.items()} == {key()}
@@ -47,24 +48,24 @@ def test_traced_numbers_share_a_program_and_everything_else_makes_another():
 
 
 def test_programs_hold_each_trial_once():
-    setups = [Setup(str(rate), dataclasses.replace(BASE, learning_rate=rate), {}) for rate in (0.1, 0.2, 0.1)]
-    trials = plan.trials(setups, (0, 1), identity)
+    arms = [ArmPlan(str(rate), dataclasses.replace(BASE, learning_rate=rate), {}) for rate in (0.1, 0.2, 0.1)]
+    trials = plan.trials(arms, (0, 1), identity)
     (program,) = plan.programs([t for arm in trials.values() for t in arm.values()], lambda e: e.steps)
     assert len(program.trials) == len({t.id for t in program.trials}) == 4
 
 
 def test_the_seed_of_a_tuning_is_not_in_the_table_and_does_not_depend_on_how_many_are():
-    setup = Setup("a", BASE, {}, (BASE,))
-    seeds = [plan.tuning([setup], range(n), identity)["a"][0].experiment.seed for n in (1, 50)]
+    arm = ArmPlan("a", BASE, {}, (BASE,))
+    seeds = [plan.tuning([arm], range(n), identity)["a"][0].experiment.seed for n in (1, 50)]
     assert seeds == [4294967295, 4294967295]
-    assert plan.tuning([setup], (4294967295,), identity)["a"][0].experiment.seed == 4294967294
+    assert plan.tuning([arm], (4294967295,), identity)["a"][0].experiment.seed == 4294967294
 
 
 def test_the_best_candidate_is_chosen_on_validation_and_the_first_among_equals():
     def result(value, status="done"):
         return {"status": status, "validation": {"accuracy": value}, "test": {"accuracy": 1 - value}}
 
-    tried = [Planned(str(i), "a", BASE) for i in range(5)]
+    tried = [TrialPlan(str(i), "a", BASE) for i in range(5)]
     results = [result(0.5), result(0.9), result(0.9), result(0.99, "diverged"), None]
     assert plan.best(list(zip(tried, results, strict=True)), "test/accuracy", 1).id == "1"
     assert plan.best(list(zip(tried, results, strict=True)), "test/accuracy", -1).id == "0"
@@ -74,12 +75,12 @@ def test_the_best_candidate_is_chosen_on_validation_and_the_first_among_equals()
 @pytest.fixture
 def clock(monkeypatch, digits):
     """`choose` with made up milliseconds by width in place of a clock; (milliseconds, trials, ...) -> (width, widths tried)."""
-    subject = widths.on_examples(dataclasses.replace(BASE, steps=100_000), digits)
+    subject = pack_width.subject_of(dataclasses.replace(BASE, steps=100_000), digits)
 
     def choose(milliseconds, trials, convolves=False, steps=100_000, fits=math.inf, devices=1, **options):
         tried = []
 
-        class Setting:
+        class Timed:
             def __init__(self, subject, devices, width):
                 self.functions = subject.functions(devices, width)
                 self.milliseconds = milliseconds(width)
@@ -91,11 +92,11 @@ def clock(monkeypatch, digits):
             def race(self, other):
                 pass
 
-            seconds = widths._Setting.seconds
+            seconds = pack_width._TimedPack.seconds
 
-        monkeypatch.setattr(widths, "_Setting", Setting)
-        monkeypatch.setattr(widths, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # a second a look
-        monkeypatch.setattr(widths, "free_memory", lambda device: fits / widths.MEMORY)
+        monkeypatch.setattr(pack_width, "_TimedPack", Timed)
+        monkeypatch.setattr(pack_width, "time", SimpleNamespace(monotonic=itertools.count().__next__))  # a second a look
+        monkeypatch.setattr(pack_width, "free_memory", lambda device: fits / pack_width.MEMORY)
         shown = subject._replace(experiment=dataclasses.replace(subject.experiment, steps=steps))
         if convolves:
             shape = shown.data.features["image"].shape[0], 16, 16, 1
@@ -103,7 +104,7 @@ def clock(monkeypatch, digits):
                 experiment=Experiment(model="lenet5", steps=steps),
                 data=shown.data._replace(features={**shown.data.features, "image": np.zeros(shape, np.uint8)}),
             )
-        return widths.choose(shown, jax.local_devices()[:devices], trials, **options).width, tried
+        return pack_width.choose(shown, jax.local_devices()[:devices], trials, **options).width, tried
 
     return choose
 
@@ -131,7 +132,7 @@ def test_workers_memory_and_devices_bound_a_pack(clock):
 
 def test_a_recurrent_network_is_not_stacked_on_a_cpu(digits):
     experiment = Experiment(model="gru", steps=20)
-    chosen = widths.choose(widths.on_examples(experiment, digits), jax.local_devices()[:1], 16)
+    chosen = pack_width.choose(pack_width.subject_of(experiment, digits), jax.local_devices()[:1], 16)
     assert (chosen.width, chosen.milliseconds) == (1, {})
 
 

@@ -13,7 +13,7 @@ from test_sweeps import EIGHT, Command, assert_same_trials, finished_at, read_me
 
 from percept_jax.cli.main import main
 from percept_jax.errors import DataError
-from percept_jax.sweeps import widths
+from percept_jax.sweeps import pack_width
 from percept_jax.sweeps.workers import Worker
 
 KILL = Path(__file__).with_name("_kill.py")
@@ -34,7 +34,7 @@ def test_what_fails_while_a_program_is_prepared_costs_its_trials_alone(write, tm
 
     with monkeypatch.context() as patched:
         if where == "choose":
-            patched.setattr(widths, "choose", bad(widths.choose, lambda subject, *_: subject.experiment))
+            patched.setattr(pack_width, "choose", bad(pack_width.choose, lambda subject, *_: subject.experiment))
         name = {"load": "_dataset", "compile": "_functions"}.get(where)
         if name:
             patched.setattr(Worker, name, bad(getattr(Worker, name), lambda self, key, experiment, *_: experiment))

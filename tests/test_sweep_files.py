@@ -8,7 +8,7 @@ import pytest
 
 from percept_jax import files, records
 from percept_jax.cli.main import main
-from percept_jax.sweeps import trial_dirs
+from percept_jax.sweeps import sweep_dir
 
 SWEEP = """--model=mlp
 --hidden=4
@@ -131,7 +131,7 @@ def test_a_link_to_a_trial_elsewhere_goes_and_the_trial_stays(again, tmp_path):
 def test_a_fresh_start_that_is_cut_short_goes_on(again, monkeypatch, calls, then):
     """After so many of its trials are deleted; with the same command, and without --fresh."""
     folder, command = again
-    real, left = trial_dirs.delete_run, [calls]
+    real, left = sweep_dir.delete_run, [calls]
 
     def dies(*args):
         left[0] -= 1
@@ -140,7 +140,7 @@ def test_a_fresh_start_that_is_cut_short_goes_on(again, monkeypatch, calls, then
         real(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trial_dirs, "delete_run", dies)
+        patched.setattr(sweep_dir, "delete_run", dies)
         with pytest.raises(KeyboardInterrupt):
             main([*command, "--fresh"])
     assert records.read(folder / "plan.json", records.Plan)["clearing"]

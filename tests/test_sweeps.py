@@ -23,7 +23,7 @@ from percept_jax import records
 from percept_jax.analysis import report
 from percept_jax.cli.main import main
 from percept_jax.sweeps import workers
-from percept_jax.sweeps.plan import Cut
+from percept_jax.sweeps.plan import PackPlan
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
 
@@ -249,7 +249,7 @@ def test_a_pack_leaves_nothing_behind(write, tmp_path, monkeypatch):
             sweep(path, folder, "--pack=2")
     assert len(finished_at(folder)) == 2
     assert list(folder.glob("packs/*/step_*"))
-    second = Cut(**next(iter(read_plan(folder)["programs"].values()))["packs"][1])
+    second = PackPlan(**next(iter(read_plan(folder)["programs"].values()))["packs"][1])
     (folder / "packs" / second.name).mkdir()
     (folder / "packs" / second.name / ".step_000000010.safetensors.123.percept-part").write_text("half")
     run(path, folder, "--pack=2")

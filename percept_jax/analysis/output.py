@@ -17,7 +17,9 @@ from percept_jax.console import is_terminal, say
 from percept_jax.errors import UsageError
 from percept_jax.files import Lock
 
-# All files that `show` writes, beside a mark.
+FILES = ("table.md", "table.tex", "table.csv", "report.html")
+
+# The same, with the pictures.
 _WRITTEN = re.compile(r"table\.(md|tex|csv)|report\.html|curves\.png|metric_[a-z0-9_]+\.png")
 
 _MARK = "comparison.json"

@@ -195,7 +195,7 @@ def _test_notes(rows: Sequence[Row], metric: str) -> Iterable[str]:
     if split == "test":
         yield "The step whose weights are tested was chosen on validation."
     else:
-        yield "These values are those that the best step was chosen by: they are optimiztic."
+        yield "These values are those that the best step was chosen by: they are optimistic."
 
 
 def _pair_notes(rows: Sequence[Row]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from percept_jax.errors import UsageError
 from percept_jax.experiment import KNOBS
 from percept_jax.settings import Section, Setting
 from percept_jax.sweeps import spec
-from percept_jax.sweeps.plan import Setup
+from percept_jax.sweeps.plan import ArmPlan
 from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.spec import Spec
 
@@ -56,17 +56,17 @@ def parse(arguments: Sequence[str], words: Sequence[str], settings: Sequence[Set
     base = base._replace(settings=[s for s in base.settings if s.name not in OPTIONS])
     changes = [s for s in overrides if s.name not in OPTIONS]
     found = spec.build([base, *named], changes)
-    setups = []
+    arms = []
     for arm in found.arms:
         experiment, _, origins = understand(arm.settings)
         candidates = [understand([*arm.settings, *tried])[0] for tried in found.candidates]
         tuned_at = {setting.name: setting.origin for tried in found.candidates for setting in tried}
-        setups.append(Setup(arm.name, experiment, origins, candidates, tuned_at, arm.origin))
+        arms.append(ArmPlan(arm.name, experiment, origins, candidates, tuned_at, arm.origin))
     added = [f"--{s.name}" if s.text is None else f"--{s.name}={s.text}" for s in changes if s.name not in SAME_SWEEP]
     if added:
         text = f"# on the command line: {shlex.join(added)}\n{text}"
-    name = _name(Path(file).stem if file else setups[0].experiment.model, found) if added else Path(file).stem
-    return SweepRequest(found, setups, options, given, file or COMMAND_LINE, name, text, arguments)
+    name = _name(Path(file).stem if file else arms[0].experiment.model, found) if added else Path(file).stem
+    return SweepRequest(found, arms, options, given, file or COMMAND_LINE, name, text, arguments)
 
 
 def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:

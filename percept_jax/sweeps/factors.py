@@ -1,4 +1,4 @@
-"""Values that stand for several, and what is made of them.
+"""Values in braces that stand for several values, and their combinations.
 
 A value may stand for several: `{0.03,0.1}`; `{512|256,256}`, where commas belong to the values; `{1..5}`, whole numbers;
 `{0..0.5:6}` and `{log:1e-4..1e-1:7}`, so many numbers, spaced evenly or evenly in the logarithm; `{0.1..0.9}` and
@@ -16,12 +16,19 @@ from percept_jax import validation
 from percept_jax.errors import UsageError
 from percept_jax.settings import Setting
 
-# Trials of a sweep.
+# A sweep has at most so many trials.
 MOST = 10_000
 
 
 class Factor(NamedTuple):
-    """A flag with `size` values; `text` spells the one at an index. Size None: `text` takes a share, 0 to 1, of the range."""
+    """A flag with several values.
+
+    Attributes:
+        name: the name of the flag.
+        origin: where its values were given.
+        size: how many values it has; None for a range of any numbers.
+        text: returns the value at an index, as a flag file spells it; for a range it takes a position in it, from 0 to 1.
+    """
 
     name: str
     origin: str
@@ -30,17 +37,17 @@ class Factor(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many values there are, of a factor that has a size."""
+        """How many values there are. The factor must not be a range of any numbers."""
         assert self.size is not None
         return self.size
 
 
-# Factors that move together, of one count.
+# Factors that take their values together; they have the same size.
 Axis = tuple[Factor, ...]
 
 
 def read(settings: Iterable[Setting]) -> dict[str, Factor]:
-    """The flags whose last word is several values, in order. Raises UsageError for malformed values."""
+    """Returns the flags whose last setting has several values, in order. Raises UsageError for malformed values."""
     found: dict[str, Factor] = {}
     for name, text, origin in settings:
         found.pop(name, None)
@@ -50,7 +57,7 @@ def read(settings: Iterable[Setting]) -> dict[str, Factor]:
 
 
 def values(name: str, text: str, flag: str, origin: str) -> Factor:
-    """The values of `name` that a text with braces stands for. Raises UsageError, of `flag`, where it is malformed."""
+    """Returns the values of `name` that a text with braces stands for. Raises UsageError, naming `flag`, if it is malformed."""
     try:
         match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
         if not match:
@@ -67,7 +74,7 @@ def values(name: str, text: str, flag: str, origin: str) -> Factor:
             if "" in words:
                 raise UsageError(f"an empty value in {{{inside}}}")
             count, spell = len(words), words.__getitem__
-        # Where there are more, the trials are counted before anyone needs the values.
+        # A sweep with more values is refused when its trials are counted.
         if count and count <= MOST:
             _check_values([before + spell(i) + behind for i in range(count)])
     except UsageError as error:
@@ -89,7 +96,7 @@ def _check_values(texts: Iterable[str]) -> None:
 
 
 def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
-    """Count and spelling of the numbers of `low..high`, `low..high:count`, and `log:` before either."""
+    """Returns how many numbers `low..high` or `low..high:count` has, with or without `log:`, and how they are spelled."""
     match = re.fullmatch(r"(log:)?(.*?)\.\.(.*?)(:(.*))?", inside)
     if not match:
         raise UsageError(f"{{{inside}}} is not a range; write {{log:LOW..HIGH:COUNT}}")
@@ -105,7 +112,7 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
         a, b = (low.log10(), high.log10()) if log else (low, high)
         value = a + (b - a) * Decimal(part) / whole
         rounded = Decimal(f"{10**value if log else value:.3e}")
-        # 0.99999 is not rounded to 1.
+        # Rounding must not leave the range: 0.99999 is not rounded to 1.
         return _spelled(min(max(rounded, min(ends)), max(ends)))
 
     if not counted:
@@ -116,7 +123,7 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
 
 
 def _number(text: str) -> Decimal:
-    # Decimals: halfway from -0.1 to 0.1 is 0, not 1e-17.
+    # In decimal arithmetic the number halfway from -0.1 to 0.1 is 0, not 1e-17.
     return Decimal(repr(validation.number(text, float)))
 
 
@@ -125,7 +132,7 @@ def _spelled(number: Decimal) -> str:
 
 
 def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
-    """A whole number of `least` or more. Raises UsageError for any other text."""
+    """Returns a whole number of `least` or more. Raises UsageError for any other text."""
     try:
         number = int(validation.number(text, int))
         if number < least:
@@ -137,15 +144,15 @@ def whole(text: str, least: int, flag: str | None = None, origin: str | None = N
 
 
 def halton(axes: Sequence[Axis], count: int) -> Axis:
-    """`count` points of the Halton sequence over all the axes, as one axis (Halton, Numerische Mathematik 2, 1960)."""
+    """Returns `count` points of the Halton sequence over all the axes, as one axis (Halton, Numerische Mathematik 2, 1960)."""
 
     @functools.cache
     def points() -> Sequence[Sequence[float]]:
-        # Imports for a second.
+        # This import takes a second.
         from scipy.stats import qmc
 
         sampler = qmc.Halton(len(axes), scramble=False)
-        # The first point is the lowest of every range.
+        # The first point of the sequence is the lowest of every range, so it is left out.
         sampler.fast_forward(1)
         return sampler.random(count).tolist()
 
@@ -160,7 +167,7 @@ def halton(axes: Sequence[Axis], count: int) -> Axis:
 
 
 def combinations(axes: Sequence[Axis]) -> list[tuple[Setting, ...]]:
-    """Every combination along the axes, the first of which varies slowest; equal ones once."""
+    """Returns every combination of values along the axes, without repetitions. The first axis varies slowest."""
     choices = [
         [tuple(Setting(factor.name, factor.text(i), factor.origin) for factor in axis) for i in range(axis[0].length)]
         for axis in axes

@@ -1,4 +1,4 @@
-"""What a sweep is going to train: arms over seeds, trials grouped into programs, programs cut into packs.
+"""What a sweep is going to train: arms over seeds, trials grouped into programs, programs divided into packs.
 
 Pure: what is on the disk, and what was measured, comes in as arguments.
 """
@@ -11,20 +11,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.experiment import Experiment
 from percept_jax.metrics import as_number
+from percept_jax.training.program import program_key
 
 
-class Setup(NamedTuple):
+class ArmPlan(NamedTuple):
     """An arm as it was asked for.
 
     Attributes:
-        name: as the table shows it.
-        experiment: all but the seed.
+        name: its name in the table.
+        experiment: all its settings except the seed.
         origins: flag -> where it was given.
         candidates: the experiments that tuning chooses from; none without tuning.
         tuned_at: tuned flag -> where its values were given.
-        where: it was asked for.
+        where: where the arm was asked for.
     """
 
     name: str
@@ -35,8 +36,14 @@ class Setup(NamedTuple):
     where: str = ""
 
 
-class Planned(NamedTuple):
-    """A trial to be: `id` is its identity, and the name of its run directory."""
+class TrialPlan(NamedTuple):
+    """A trial of an arm.
+
+    Attributes:
+        id: its identity, which is also the name of its run directory.
+        arm: the name of its arm.
+        experiment: all its settings.
+    """
 
     id: str
     arm: str
@@ -44,78 +51,82 @@ class Planned(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Trials that one compiled step serves; `key` names it."""
+    """Trials that share one compiled step; `key` names it."""
 
     key: str
-    trials: Sequence[Planned]
+    trials: Sequence[TrialPlan]
 
 
-def trials(setups: Iterable[Setup], seeds: Sequence[int], identity: Callable[[Experiment], str]) -> dict[str, dict[int, Planned]]:
-    """The trials of each arm, by its name and by seed."""
-    return {setup.name: {seed: _planned(setup.name, setup.experiment, seed, identity) for seed in seeds} for setup in setups}
+class PackPlan(NamedTuple):
+    """Trials that are stepped together.
 
-
-def tuning(setups: Iterable[Setup], seeds: Sequence[int], identity: Callable[[Experiment], str]) -> dict[str, list[Planned]]:
-    """The trials that choose each arm's setting, by its name: on a seed that is not among those of the table.
-
-    It is a far one, so that more seeds in the table do not change what is chosen.
+    Attributes:
+        width: how many trials the pack has, padding trials included.
+        trials: the ids of its trials, without padding trials.
     """
-    seed = next(seed for seed in range(2**32 - 1, 0, -1) if seed not in seeds)
-    return {setup.name: [_planned(setup.name, e, seed, identity) for e in setup.candidates] for setup in setups}
-
-
-def _planned(arm: str, experiment: Experiment, seed: int, identity: Callable[[Experiment], str]) -> Planned:
-    experiment = dataclasses.replace(experiment, seed=seed, fresh=False)
-    return Planned(identity(experiment), arm, experiment)
-
-
-def distinct(setups: Sequence[Setup]) -> list[Setup]:
-    """Without the arms that are the first one under another name, as one factor at a time makes them."""
-    first = setups[0].experiment.science()
-    return [setups[0], *(setup for setup in setups[1:] if setup.experiment.science() != first)]
-
-
-def programs(planned: Iterable[Planned], steps: Callable[[Experiment], int]) -> list[Program]:
-    """Trials grouped by all that is compiled or paces the loop: every value that is not traced, and the number of steps."""
-    groups: dict[str, dict[str, Planned]] = {}
-    for trial in planned:
-        groups.setdefault(program_key(trial.experiment, steps(trial.experiment)), {})[trial.id] = trial
-    return [Program(key, list(members.values())) for key, members in groups.items()]
-
-
-def program_key(experiment: Experiment, steps: int) -> str:
-    """12 hexadecimal digits that name a program among those of a sweep."""
-    fixed = {name: getattr(experiment, name) for name, knob in KNOBS.items() if knob.role != "traced" and name != "run_dir"}
-    text = json.dumps([fixed, sorted(experiment.knobs.items()), steps], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-class Cut(NamedTuple):
-    """A pack to be: the trials in it, and how many it takes; what is missing is filled up."""
 
     width: int
     trials: Sequence[str]
 
     @property
     def name(self) -> str:
-        """Of its folder and its lock."""
+        """The name of its folder and its lock."""
         return hashlib.sha256(json.dumps([self.width, *self.trials]).encode()).hexdigest()[:12]
 
 
-def cut(ids: Sequence[str], width: int, devices: int = 1) -> list[Cut]:
-    """Packs of at most `width` trials, of one size, which the devices can share: one compilation serves all."""
+def trials(
+    arms: Iterable[ArmPlan], seeds: Sequence[int], identity: Callable[[Experiment], str]
+) -> dict[str, dict[int, TrialPlan]]:
+    """Returns the trials of each arm, by the arm's name and by seed."""
+    return {arm.name: {seed: _trial(arm.name, arm.experiment, seed, identity) for seed in seeds} for arm in arms}
+
+
+def tuning(arms: Iterable[ArmPlan], seeds: Sequence[int], identity: Callable[[Experiment], str]) -> dict[str, list[TrialPlan]]:
+    """Returns the trials that choose each arm's settings, by the arm's name.
+
+    They have a seed that is not in the table. It is the highest free one, so that more seeds in the table do not change what is
+    chosen.
+    """
+    seed = next(seed for seed in range(2**32 - 1, 0, -1) if seed not in seeds)
+    return {arm.name: [_trial(arm.name, candidate, seed, identity) for candidate in arm.candidates] for arm in arms}
+
+
+def _trial(arm: str, experiment: Experiment, seed: int, identity: Callable[[Experiment], str]) -> TrialPlan:
+    experiment = dataclasses.replace(experiment, seed=seed, fresh=False)
+    return TrialPlan(identity(experiment), arm, experiment)
+
+
+def distinct(arms: Sequence[ArmPlan]) -> list[ArmPlan]:
+    """Returns the arms without those that repeat the first one, as a one-factor-at-a-time design makes them."""
+    first = arms[0].experiment.science()
+    return [arms[0], *(arm for arm in arms[1:] if arm.experiment.science() != first)]
+
+
+def programs(trials: Iterable[TrialPlan], steps: Callable[[Experiment], int]) -> list[Program]:
+    """Returns trials grouped by program, each trial once; `steps` is the number of steps of an experiment."""
+    groups: dict[str, dict[str, TrialPlan]] = {}
+    for trial in trials:
+        groups.setdefault(program_key(trial.experiment, steps(trial.experiment)), {})[trial.id] = trial
+    return [Program(key, list(members.values())) for key, members in groups.items()]
+
+
+def packs(ids: Sequence[str], width: int, devices: int = 1) -> list[PackPlan]:
+    """Returns packs of at most `width` trials.
+
+    All have the same width, so that one compilation serves them all, and the devices can share it.
+    """
     count = max(1, math.ceil(len(ids) / width))
     size = min(width, math.ceil(len(ids) / count / devices) * devices) if width > 1 else 1
-    return [Cut(size, ids[first : first + size]) for first in range(0, len(ids), size)]
+    return [PackPlan(size, ids[first : first + size]) for first in range(0, len(ids), size)]
 
 
-def best(candidates: Sequence[tuple[Planned, Mapping[str, Any] | None]], metric: str, sign: int) -> Planned | None:
-    """The candidate that validated best, the first among equals; None where none was finished well.
+def best(candidates: Sequence[tuple[TrialPlan, Mapping[str, Any] | None]], metric: str, sign: int) -> TrialPlan | None:
+    """Returns the candidate that validated best, the first among equals; None where none finished without diverging.
 
     Args:
-        candidates: with what their result.json holds.
-        metric: "test/accuracy" is chosen on validation/accuracy.
-        sign: +1 where larger is better.
+        candidates: trials with the content of their result.json.
+        metric: as split/name; "test/accuracy" is chosen by validation/accuracy.
+        sign: +1 where larger is better, else -1.
     """
     number = metric.partition("/")[2]
     done = [(as_number(r["validation"].get(number)), k, t) for k, (t, r) in enumerate(candidates) if r and r["status"] == "done"]

@@ -1,9 +1,9 @@
-"""What is asked of a sweep."""
+"""SweepRequest: what a command line asks of a sweep."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from percept_jax.sweeps.plan import Setup
+from percept_jax.sweeps.plan import ArmPlan
 from percept_jax.sweeps.spec import Spec
 
 
@@ -11,18 +11,18 @@ class SweepRequest(NamedTuple):
     """A command line that asks for a sweep.
 
     Attributes:
-        spec: what its file says.
-        setups: the arms of it as experiments, not yet validated.
-        options: what is asked of the command, and is no part of an experiment.
-        origins: of the options of a sweep: "file:line" or "command line", for those that were given.
+        spec: the content of its file.
+        arms: its arms as experiments, not yet validated.
+        options: options of the command, which are no part of an experiment.
+        origins: where the options that were given stand: "file:line" or "command line".
         file: the sweep file, or the flag file of a sweep that the command line describes.
-        name: of the sweep: the file's stem, and what tells it from others of the file.
-        text: the file as given, with what the command line adds.
+        name: the name of the sweep: the file's stem, and a suffix that distinguishes it from other sweeps of the file.
+        text: the text of the file, with what the command line adds.
         arguments: the command line.
     """
 
     spec: Spec
-    setups: Sequence[Setup]
+    arms: Sequence[ArmPlan]
     options: dict[str, Any]
     origins: dict[str, str]
     file: str

@@ -1,4 +1,4 @@
-"""A sweep from its file to its table: what is not finished is run, all of it is compared."""
+"""Runs a sweep from its file to its table: trains what is not finished, then compares everything."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,10 +7,9 @@ from percept_jax.analysis import output
 from percept_jax.analysis.load import load
 from percept_jax.console import say
 from percept_jax.errors import PerceptError
-from percept_jax.files import locked
-from percept_jax.sweeps import crew
-from percept_jax.sweeps.board import Board
-from percept_jax.sweeps.plan import Planned, Setup
+from percept_jax.sweeps import processes
+from percept_jax.sweeps.plan import ArmPlan, TrialPlan
+from percept_jax.sweeps.progress import SweepProgress
 from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.sweeps.workers import Worker, is_worker
@@ -18,11 +17,15 @@ from percept_jax.training.identity import flag_text
 
 
 def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
-    """Runs a sweep, or what is left of it; prints and writes its table.
+    """Runs a sweep, or what is left of it. Prints and writes its table, and returns it.
+
+    Args:
+        request: the sweep that is asked for.
+        interrupted: returns the number of a signal that asks to stop, once one has come.
 
     Raises:
         UsageError: something is wrong with a trial, and nothing has been written.
-        Interrupted: `interrupted` said so. All is saved, and the same command goes on.
+        Interrupted: a signal came; all is saved, and the same command goes on.
         PerceptError: trials have failed; the others are in the table.
         StorageError: a file cannot be written or is damaged.
     """
@@ -33,70 +36,73 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
         return describe.dry_run(sweep)
     worker, fresh = is_worker(), sweep.fresh
     sweep.write()
-    # Held by all that work on it, so that --fresh of another process does not come between.
-    with locked(sweep.folder / ".locks" / "work", wait=True, shared=True):
+    # As long as any process holds this lock, --fresh of another one cannot delete trials.
+    with sweep.dir.lock_work():
         if sweep.options.workers > 1 and not worker:
-            crew.run(sweep, interrupted, fresh)
+            processes.run_workers(sweep, interrupted, fresh)
         else:
-            _work(sweep, interrupted, fresh)
+            _train(sweep, interrupted, fresh)
         return {} if worker else _finish(sweep)
 
 
-def _work(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
-    board = Board(sweep.folder, sweep.measure, quiet=is_worker())
-    board.start()
+def _train(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
+    progress = SweepProgress(sweep.dir, sweep.measure, quiet=is_worker())
+    progress.start()
     try:
         for trials in _stages(sweep):
-            board.add(trials)
-            Worker(sweep.folder, sweep.options, board, interrupted, fresh).work(sweep.programs(trials))
-            board.refresh(now=True)
+            progress.add(trials)
+            Worker(sweep.dir, sweep.options, progress, interrupted, fresh).work(sweep.programs(trials))
+            progress.refresh(now=True)
     finally:
-        board.close()
+        progress.close()
 
 
-def _stages(sweep: Sweep) -> Iterator[list[Planned]]:
-    """The trials that tune, where there are some; then, with what they chose, those of the table."""
-    if tuning := sweep.tuning():
-        yield [trial for trials in tuning.values() for trial in trials]
-        # Now it knows the settings.
+def _stages(sweep: Sweep) -> Iterator[list[TrialPlan]]:
+    """Yields the trials that tune, if there are any, and then the trials of the table with the settings that were chosen."""
+    if tuning := sweep.tuning_trials():
+        yield tuning
+        # The plan can now name the trials of the table.
         sweep.write()
-    yield [t for trials in sweep.arms().values() for t in trials.values() if t]
+    yield sweep.known_trials()
 
 
 def _finish(sweep: Sweep) -> dict[str, Any]:
+    """Prints and writes the table. Returns it. Raises PerceptError where trials have failed, or are damaged."""
     sweep.write()
-    lost = [setup for setup in sweep.setups if sweep.lost(setup)]
-    for setup in sweep.setups if sweep.spec.candidates else ():
-        if tuned := sweep.tuned(setup):
-            say(f"{setup.name}: tuned to {_chosen(setup, tuned)}")
-    with locked(sweep.folder / ".locks" / "tables", wait=True, folder=sweep.folder) as lock:
-        found = output.show(load([sweep.folder]), lock)
-    trials = {t.id: t for arm in sweep.arms().values() for t in arm.values() if t}
-    failed = [error["error"] for trial, error in sweep.failures().items() if trial in trials and not sweep.result(trials[trial])]
-    damaged = [fault for trial in trials.values() if (fault := sweep.damaged(trial))]
+    untuned = [arm for arm in sweep.arms if sweep.tuning_failed(arm)]
+    for arm in sweep.arms if sweep.spec.candidates else ():
+        if tuned := sweep.tuned(arm):
+            say(f"{arm.name}: tuned to {_chosen(arm, tuned)}")
+    with sweep.dir.lock_tables() as lock:
+        table = output.show(load([sweep.dir.folder]), lock)
+    trials = list(dict.fromkeys(trial.id for trial in sweep.known_trials()))
+    failed = [
+        failure["error"] for trial, failure in sweep.dir.failures().items() if trial in trials and not sweep.dir.result(trial)
+    ]
+    damaged = [fault for trial in trials if (fault := sweep.dir.fault(trial))]
     if damaged:
         again = "delete it, and the same command writes it again"
         raise PerceptError(f"{len(damaged)} of {len(trials)} trials are damaged ({damaged[0]}); {again}")
     if failed:
         raise PerceptError(f"{len(failed)} of {len(trials)} trials failed ({failed[0]}); the same command tries them again")
-    if lost:
-        raise PerceptError(f"{lost[0].name}: no trial of its tuning was finished well")
-    left = sum(not t or not sweep.result(t) for arm in sweep.arms().values() for t in arm.values())
+    if untuned:
+        raise PerceptError(f"{untuned[0].name}: no trial of its tuning was finished well")
+    left = sum(not t or not sweep.dir.result(t.id) for arm in sweep.table_trials().values() for t in arm.values())
     if left:
         say(f"{left} trials are left to other shards, or wait for what they tune; the same command goes on")
     else:
-        sweep.forget_packs()
-    return found
+        sweep.delete_packs()
+    return table
 
 
-def _chosen(setup: Setup, tuned: Setup) -> str:
-    after = tuned.experiment.science()
-    tried = [candidate.science() for candidate in setup.candidates]
-    told = []
-    for name, value in after.items():
+def _chosen(arm: ArmPlan, tuned: ArmPlan) -> str:
+    """Returns the flags that tuning has chosen, and whether a number is the largest or smallest that was tried."""
+    tried = [candidate.science() for candidate in arm.candidates]
+    chosen = []
+    for name, value in tuned.experiment.science().items():
         values = [science[name] for science in tried if name in science]
         if len({repr(v) for v in values}) > 1:
             number = isinstance(value, (int, float)) and len(set(values)) > 2
             edge = ", at the edge of what was tried" if number and value in (min(values), max(values)) else ""
-            told.append(f"--{name}={flag_text(value)}{edge}")
-    return ", ".join(told)
+            chosen.append(f"--{name}={flag_text(value)}{edge}")
+    return ", ".join(chosen)

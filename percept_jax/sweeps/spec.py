@@ -1,4 +1,4 @@
-"""What a sweep file says: which arms are compared, over which seeds, and what is tuned in each arm."""
+"""The content of a sweep file: which arms are compared, over which seeds, and what is tuned in each arm."""
 
 import itertools
 import math
@@ -26,8 +26,14 @@ DEFAULTS = {"seeds": "1", "design": "grid"}
 DESIGNS = ("grid", "ofat", "cumulative", "halton")
 
 
-class Arm(NamedTuple):
-    """One arm: all its settings, each flag once, in the order of the file; `origin` is where the arm was asked for."""
+class ArmSettings(NamedTuple):
+    """The settings of one arm, as they were written.
+
+    Attributes:
+        name: the name of the arm.
+        origin: where the arm was asked for.
+        settings: all its settings, each flag once, in the order of the file.
+    """
 
     name: str
     origin: str
@@ -35,19 +41,19 @@ class Arm(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """A sweep.
+    """The content of a sweep file.
 
     Attributes:
-        arms: at least one, their names distinct.
-        seeds: of the trials of each arm.
-        metric: split/number, or "" where none was given.
-        baseline: name of the arm that the others are compared with.
+        arms: at least one arm; their names are distinct.
+        seeds: the seeds of each arm.
+        metric: the metric to compare, as split/name; "" where none was given.
+        baseline: the name of the arm that the others are compared with.
         design: one of DESIGNS.
-        candidates: settings that tuning tries in each arm; none without --tune.
-        origins: of each of FLAGS that was given: where.
+        candidates: the settings that tuning tries in each arm; none without --tune.
+        origins: where each of FLAGS was given.
     """
 
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmSettings, ...]
     seeds: tuple[int, ...]
     metric: str
     baseline: str
@@ -56,17 +62,17 @@ class Spec(NamedTuple):
     origins: dict[str, str]
 
 
-# Arms that share a name and settings: one for each combination along the axes.
-_Block = tuple[Arm, Sequence[Axis]]
+# Arms that share a name and settings; there is one for each combination along the axes.
+_Block = tuple[ArmSettings, Sequence[Axis]]
 
 
 def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spec:
-    """The sweep that a file describes.
+    """Returns the sweep that a file describes.
 
     Args:
-        sections: of the file, as `flagfile.read_sweep` gives them.
-        overrides: settings of the command line, as if the first section ended with them. A flag that is repeated here has
-            several values, because the shell makes that of --learning_rate={0.03,0.1}.
+        sections: the sections of the file, as `flagfile.read_sweep` returns them.
+        overrides: settings of the command line, which are added to the first section. A flag that is repeated here has several
+            values, because a shell expands --learning_rate={0.03,0.1} to that.
 
     Raises:
         UsageError: a value, a flag of the sweep or an arm is wrong, or there are more than MOST trials.
@@ -112,7 +118,7 @@ def _text(setting: Setting) -> str:
 
 
 def _merged(overrides: Iterable[Setting]) -> Iterator[Setting]:
-    """Settings of the command line, those of one flag as one with braces."""
+    """Yields the settings of the command line; repeated settings of one flag become one setting with braces."""
     groups: dict[tuple, list[Setting]] = {}
     for i, setting in enumerate(overrides):
         about = {"tune": (setting.text or "").partition("=")[0], "zip": i}.get(setting.name)
@@ -128,7 +134,7 @@ def _merged(overrides: Iterable[Setting]) -> Iterator[Setting]:
         yield Setting(name, before + "{" + "|".join(texts) + "}", origin)
 
 
-def _check_distinct(arms: Iterable[Section | Arm]) -> None:
+def _check_distinct(arms: Iterable[Section | ArmSettings]) -> None:
     origins: dict[str, str] = {}
     for arm in arms:
         if arm.name in origins:
@@ -137,7 +143,7 @@ def _check_distinct(arms: Iterable[Section | Arm]) -> None:
 
 
 def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
-    """Factors as axes, where the first of its factors stands; those of a zip are one axis, in the order of the zip."""
+    """Returns factors as axes. The factors of a zip are one axis, in the order of the zip, at the place of the first of them."""
     axes: dict[str, Axis] = {name: (factor,) for name, factor in found.items()}
     for _, text, origin in zips:
         names = [name.strip() for name in (text or "").split(",")]
@@ -157,14 +163,15 @@ def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
 
 
 def _check_lists(axes: Iterable[Axis]) -> None:
+    """Raises UsageError for a range of any numbers, where a list of values is needed."""
     for factor in itertools.chain.from_iterable(axes):
         if factor.size is None:
-            said = "the range needs a count, as in {0.1..0.9:5}; without, it is for halton above the arms, or --tune"
-            raise UsageError(said, factor.name, factor.origin)
+            message = "the range needs a count, as in {0.1..0.9:5}; without, it is for halton above the arms, or --tune"
+            raise UsageError(message, factor.name, factor.origin)
 
 
 def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours: Mapping[str, Setting]) -> list[_Block]:
-    """The arms of a design, by name, not yet multiplied out."""
+    """Returns the arms of a design, not yet multiplied out along their axes."""
     _, design, origin = ours["design"]
     if design not in DESIGNS:
         raise UsageError(validation.unknown(design, DESIGNS), "design", origin)
@@ -179,16 +186,19 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
             raise UsageError(f"halton needs {lacks}", "design", origin)
         axes = [factors.halton(axes, factors.whole(_text(ours["trials"]), 1, "trials", ours["trials"].origin))]
     common = tuple(base.settings)
-    blocks = [(Arm("", base.origin, common), axes)]
+    blocks = [(ArmSettings("", base.origin, common), axes)]
     if design == "ofat":
-        blocks = [(Arm("", base.origin, common), ()), *((Arm("", axis[0].origin, common), [axis]) for axis in axes)]
+        blocks = [
+            (ArmSettings("", base.origin, common), ()),
+            *((ArmSettings("", axis[0].origin, common), [axis]) for axis in axes),
+        ]
         axes = ()
     for section, mine in zip(named, own, strict=True):
         set_here = {setting.name for setting in section.settings}
-        # The one takes the other's place.
+        # An arm that sets one of the two replaces the other.
         set_here |= {"epochs", "steps"} if set_here & {"epochs", "steps"} else set()
         rest = [tuple(factor for factor in axis if factor.name not in set_here) for axis in axes]
-        arm = Arm(section.name, section.origin, (*common, *section.settings))
+        arm = ArmSettings(section.name, section.origin, (*common, *section.settings))
         blocks.append((arm, [*filter(None, rest), *mine]))
     for _, along in blocks:
         _check_lists(along)
@@ -200,15 +210,15 @@ def _cumulative(base: Section, named: Sequence[Section], axes: Sequence[Axis], o
         raise UsageError("cumulative needs arms: [name]", "design", origin)
     if axes:
         raise UsageError("one value: a cumulative design has no factors", axes[0][0].name, axes[0][0].origin)
-    arms = [Arm("", base.origin, tuple(base.settings))]
+    arms = [ArmSettings("", base.origin, tuple(base.settings))]
     for section in named:
         name = section.name if len(arms) == 1 else f"+ {section.name}"
-        arms.append(Arm(name, section.origin, (*arms[-1].settings, *section.settings)))
+        arms.append(ArmSettings(name, section.origin, (*arms[-1].settings, *section.settings)))
     return [(arm, ()) for arm in arms]
 
 
 def _tuned(tunes: Iterable[Setting], ours: Mapping[str, Setting], others: Iterable[Factor]) -> list[Axis]:
-    """The tuned flags as axes."""
+    """Returns the tuned flags as axes."""
     trials = ours.get("tune_trials")
     tuned = {}
     for _, text, origin in tunes:
@@ -241,7 +251,7 @@ def _seeds(setting: Setting) -> Factor:
 
 
 def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis], ours: Mapping[str, Setting]) -> None:
-    """Counts the trials before any arm is made."""
+    """Raises UsageError where there are more than MOST trials. They are counted before any arm is made."""
     count = sum(math.prod(axis[0].length for axis in axes) for _, axes in blocks)
     count *= seeds.length + (math.prod(axis[0].length for axis in tuned) if tuned else 0)
     if count > MOST:
@@ -253,7 +263,7 @@ def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis],
         raise UsageError(f"{count} trials; at most {MOST} are possible", flag, origin)
 
 
-def _arms(arm: Arm, axes: Sequence[Axis]) -> Iterator[Arm]:
+def _arms(arm: ArmSettings, axes: Sequence[Axis]) -> Iterator[ArmSettings]:
     for point in factors.combinations(axes):
         words = [arm.name] * bool(arm.name) + [f"{setting.name}={setting.text}" for setting in point]
         chosen = {(setting.name, setting.origin): setting for setting in point}
@@ -261,8 +271,8 @@ def _arms(arm: Arm, axes: Sequence[Axis]) -> Iterator[Arm]:
         for setting in arm.settings:
             if "{" in (setting.text or ""):
                 setting = chosen.get((setting.name, setting.origin))
-            # Where no value of a factor is chosen, its flag is what it was before.
+            # A factor of another section has no value here, and its flag keeps the value from before.
             if setting:
                 last.pop(setting.name, None)
                 last[setting.name] = setting
-        yield Arm(", ".join(words) or "baseline", arm.origin, tuple(last.values()))
+        yield ArmSettings(", ".join(words) or "baseline", arm.origin, tuple(last.values()))

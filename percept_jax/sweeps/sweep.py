@@ -1,88 +1,84 @@
-"""A sweep that has been checked, and the folder that it is kept in."""
+"""Sweep: a sweep whose every trial has been checked, and its plan."""
 
 import contextlib
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from percept_jax import deletion, files, metrics, records
-from percept_jax.errors import Busy, StorageError, UsageError
+from percept_jax import metrics
+from percept_jax.errors import Busy, UsageError
 from percept_jax.experiment import KNOBS, Experiment
-from percept_jax.files import locked
 from percept_jax.metrics import Metric
 from percept_jax.paths import output_path
-from percept_jax.records import SWEEP, Failure, Plan, Result, read_failures
-from percept_jax.sweeps import plan, trial_dirs
-from percept_jax.sweeps.plan import Planned, Setup
+from percept_jax.records import SWEEP, PlannedArm
+from percept_jax.sweeps import plan
+from percept_jax.sweeps.plan import ArmPlan, Program, TrialPlan
 from percept_jax.sweeps.request import SweepRequest
+from percept_jax.sweeps.sweep_dir import SweepDir
 from percept_jax.sweeps.workers import Options, is_worker
 from percept_jax.tasks import task_of
 from percept_jax.training import loop, parallel
 from percept_jax.training.identity import flag_lines, identity
 from percept_jax.training.preflight import Preflight, check, located
+from percept_jax.training.program import program_key
 from percept_jax.training.run_dir import ROOT, data_path, runs_folder
 from percept_jax.validation import check_within, unknown
-
-# Says whose the folder is.
-MARK = "plan.json"
-_FILES = ("sweep.flags", "failures.json", "table.md", "table.tex", "table.csv", "report.html")
-_FOLDERS = ("trials", "packs", ".locks", ".workers")
-# Under the lock "plan".
-_WRITTEN = re.compile(r"plan\.json|sweep\.flags")
 
 
 class Sweep:
     """A sweep whose every trial has been checked. Making one raises UsageError with the place of the fault, and writes nothing.
 
     Attributes:
-        folder: where it is kept.
-        setups: its arms.
-        metric: what they are compared by, as split/number.
-        measure: the metric of that name.
-        metrics: what all trials are measured by.
+        request: what was asked for.
+        spec: the content of the sweep's file.
+        options: how it is run.
+        dir: its folder.
+        arms: its arms.
+        metrics: the metrics that all trials have.
+        metric: the metric that arms are compared by, as split/name.
+        measure: the same metric, with its direction and format.
+        fresh: whether the next `write` replaces the trials that are there.
     """
 
     def __init__(self, request: SweepRequest):
         self.request, self.spec = request, request.spec
-        first = request.setups[0].experiment
-        with self._located(request.setups[0].origins):
-            self.folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
-            if self.folder.is_symlink():
-                self.folder = self.folder.resolve()
-        # Who started it has cleared the folder.
+        first = request.arms[0].experiment
+        with self._located(request.arms[0].origins):
+            folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
+            self.dir = SweepDir(folder.resolve() if folder.is_symlink() else folder)
+        # A worker finds the folder as the process that started it has cleared it.
         self.fresh = first.fresh and not is_worker()
         with self._located(request.origins):
-            self.options = options(request.options)
-        self._begun = False
+            self.options = read_options(request.options)
+        self._written = False
         self._preflights: dict[str, Preflight] = {}
         with self._located(self.spec.origins):
             for seed in self.spec.seeds:
                 check_within("seeds", seed, KNOBS["seed"].within)
-        setups = [self._check(setup) for setup in request.setups]
-        self.setups = plan.distinct(setups) if self.spec.design == "ofat" else setups
-        self._refuse_doubles()
-        self.metrics = self._reported()
-        self.metric = self._metric()
+        arms = [self._check_arm(arm) for arm in request.arms]
+        self.arms = plan.distinct(arms) if self.spec.design == "ofat" else arms
+        self._refuse_duplicates()
+        self.metrics = self._common_metrics()
+        self.metric = self._chosen_metric()
         self.measure = metrics.find(self.metric, self.metrics)
         self._refuse_strangers()
 
-    def _check(self, setup: Setup) -> Setup:
-        with self._located(setup.origins):
-            experiment = self._checked(setup.experiment)
-        with self._located({**setup.origins, **setup.tuned_at}):
-            candidates = [self._checked(candidate) for candidate in setup.candidates]
-        return setup._replace(experiment=experiment, candidates=candidates)
+    def _check_arm(self, arm: ArmPlan) -> ArmPlan:
+        with self._located(arm.origins):
+            experiment = self._check(arm.experiment)
+        with self._located({**arm.origins, **arm.tuned_at}):
+            candidates = [self._check(candidate) for candidate in arm.candidates]
+        return arm._replace(experiment=experiment, candidates=candidates)
 
-    def _checked(self, experiment: Experiment) -> Experiment:
+    def _check(self, experiment: Experiment) -> Experiment:
         experiment.validate()
         experiment = dataclasses.replace(located(experiment, data_path(experiment.data_dir)), run_dir="", fresh=False)
-        key = plan.program_key(experiment, 0)
+        key = _preflight_key(experiment)
         if key not in self._preflights:
             self._preflights[key] = check(experiment)
-            # Else the devices are theirs.
+            # A process that starts workers leaves the devices to them.
             if self.options.workers == 1 or is_worker():
                 devices = loop.choose_devices(experiment, self._preflights[key].spec, split=self.options.pack == "off")
                 if self.options.pack.isdecimal() and int(self.options.pack) > parallel.most_together(experiment, devices):
@@ -99,18 +95,18 @@ class Sweep:
             raise
 
     def preflight(self, experiment: Experiment) -> Preflight:
-        """What is known of an experiment of this sweep, whatever its numbers."""
-        return self._preflights[plan.program_key(experiment, 0)]
+        """Returns what the checks have found out about an experiment of this sweep."""
+        return self._preflights[_preflight_key(experiment)]
 
     def steps(self, experiment: Experiment) -> int:
-        """Of a trial."""
+        """Returns the number of steps of an experiment of this sweep."""
         return experiment.total_steps(len(self.preflight(experiment).spec.roles["train"]))
 
-    def _reported(self) -> list[Metric]:
+    def _common_metrics(self) -> list[Metric]:
         first, *others = (task_of(known.spec).metrics for known in self._preflights.values())
         return [metric for metric in first if all(metric.name in {m.name for m in other} for other in others)]
 
-    def _metric(self) -> str:
+    def _chosen_metric(self) -> str:
         names = [metric.name for metric in self.metrics]
         if not self.spec.metric:
             return f"test/{metrics.headline(self.metrics, names).name}"
@@ -119,120 +115,87 @@ class Sweep:
             raise UsageError(unknown(self.spec.metric, known), "metric", self.spec.origins["metric"])
         return self.spec.metric
 
-    def _refuse_doubles(self) -> None:
+    def _refuse_duplicates(self) -> None:
         names: dict[str, str] = {}
-        for setup in self.setups:
-            same = names.setdefault(repr(setup.experiment.science()), setup.name)
-            if same != setup.name:
-                raise UsageError(f"arm {setup.name!r} is {same!r} once more: nothing of science differs", where=setup.where)
+        for arm in self.arms:
+            same = names.setdefault(repr(arm.experiment.science()), arm.name)
+            if same != arm.name:
+                message = f"arm {arm.name!r} duplicates arm {same!r}: no flag that affects the result differs"
+                raise UsageError(message, where=arm.where)
+
+    def _refuse_strangers(self) -> None:
+        self.dir.refuse_strangers(self._file, self.fresh, self.arms[0].origins.get("run_dir", self.request.file))
 
     @property
     def _file(self) -> str:
-        """The sweep's file, the same wherever the repository goes; or what stands in its place."""
+        """The sweep's file, with the same text wherever the repository is; or the description of a sweep without a file."""
         if not Path(self.request.file).exists():
             return self.request.file
         path = Path(self.request.file).resolve()
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
-    def _refuse_strangers(self) -> None:
-        """Raises UsageError where the folder holds something else than this sweep. Touches nothing."""
-        folder, at = self.folder, self.setups[0].origins.get("run_dir", self.request.file)
-        if not os.path.lexists(folder):
-            return
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is not a directory", "run_dir", at)
-        for name in (MARK, *_FILES, *_FOLDERS):
-            place = folder / name
-            if place.is_symlink() or (place.exists() and not (place.is_dir() if name in _FOLDERS else place.is_file())):
-                kind = "folder" if name in _FOLDERS else "file"
-                raise UsageError(f"{place} is a link or no {kind}; a sweep writes there, and never through a link", "run_dir", at)
-        plan = self._mark()
-        if plan is None and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", at)
-        if plan and not self.fresh and plan.get("file") != self._file:
-            raise UsageError(f"{folder} holds the sweep of {plan.get('file')}; choose another, or --fresh", "run_dir", at)
+    def table_trials(self) -> dict[str, dict[int, TrialPlan | None]]:
+        """Returns the trials of the table, by arm and seed; None where tuning has not found the settings yet."""
+        chosen = [self.tuned(arm) for arm in self.arms]
+        known = plan.trials([arm for arm in chosen if arm], self.spec.seeds, identity)
+        return {arm.name: known.get(arm.name, dict.fromkeys(self.spec.seeds)) for arm in self.arms}
 
-    def _mark(self) -> Plan | None:
-        """plan.json, None where there is none. Raises StorageError where it is damaged, or another program's."""
-        try:
-            return records.read_mark(self.folder / MARK, Plan, SWEEP)
-        except StorageError as error:
-            kept = "; nothing in the folder is deleted, choose another --run_dir" if self.fresh else ""
-            raise StorageError(f"{error}{kept}") from error
+    def known_trials(self) -> list[TrialPlan]:
+        """Returns the trials of the table whose settings are known."""
+        return [trial for arm in self.table_trials().values() for trial in arm.values() if trial]
 
-    def arms(self) -> dict[str, dict[int, Planned | None]]:
-        """The trials of the table, by arm and seed; None where tuning has not yet found the setting."""
-        chosen = [self.tuned(setup) for setup in self.setups]
-        known = plan.trials([setup for setup in chosen if setup], self.spec.seeds, identity)
-        return {setup.name: known.get(setup.name, dict.fromkeys(self.spec.seeds)) for setup in self.setups}
+    def tuning_trials(self) -> list[TrialPlan]:
+        """Returns the trials that choose the settings of the arms; none without tuning."""
+        return [trial for trials in self._tuning().values() for trial in trials]
 
-    def tuning(self) -> dict[str, list[Planned]]:
-        """The trials that choose the settings, by arm."""
-        return plan.tuning(self.setups, self.spec.seeds, identity) if self.spec.candidates else {}
+    def _tuning(self) -> dict[str, list[TrialPlan]]:
+        return plan.tuning(self.arms, self.spec.seeds, identity) if self.spec.candidates else {}
 
-    def tuned(self, setup: Setup) -> Setup | None:
-        """An arm with the setting that its tuning has chosen; None where it has not, or could not."""
-        if not setup.candidates:
-            return setup
-        tried = plan.tuning([setup], self.spec.seeds, identity)[setup.name]
-        results = [(trial, self.result(trial)) for trial in tried]
-        if not self._settled(tried):
+    def tuned(self, arm: ArmPlan) -> ArmPlan | None:
+        """Returns an arm with the settings that its tuning has chosen; None where it has not finished, or has failed."""
+        if not arm.candidates:
+            return arm
+        candidates = self._candidates(arm)
+        if not self._ended(candidates):
             return None
+        results = [(trial, self.dir.result(trial.id)) for trial in candidates]
         best = plan.best(results, self.metric, self.measure.sign)
-        return best and setup._replace(experiment=best.experiment, candidates=())
+        return best and arm._replace(experiment=best.experiment, candidates=())
 
-    def _settled(self, trials: Sequence[Planned]) -> bool:
-        failures = self.failures()
-        return all(trial.id in failures or self.result(trial) for trial in trials)
+    def tuning_failed(self, arm: ArmPlan) -> bool:
+        """Returns whether the tuning of an arm has ended, and none of its trials finished without diverging."""
+        return bool(arm.candidates) and self._ended(self._candidates(arm)) and not self.tuned(arm)
 
-    def lost(self, setup: Setup) -> bool:
-        """Whether the tuning of an arm has come to its end without a trial that was finished well."""
-        tried = plan.tuning([setup], self.spec.seeds, identity)[setup.name]
-        return bool(setup.candidates) and self._settled(tried) and not self.tuned(setup)
+    def _candidates(self, arm: ArmPlan) -> list[TrialPlan]:
+        return plan.tuning([arm], self.spec.seeds, identity)[arm.name]
 
-    def result(self, trial: Planned) -> Result | None:
-        """What a trial came to; None while it is not finished, or where that is damaged."""
-        try:
-            return records.read_result(self.folder / "trials" / trial.id)
-        except StorageError:
-            return None
+    def _ended(self, trials: Sequence[TrialPlan]) -> bool:
+        failures = self.dir.failures()
+        return all(trial.id in failures or self.dir.result(trial.id) for trial in trials)
 
-    def damaged(self, trial: Planned) -> str:
-        """What is wrong with the files of a trial; nothing where all is well."""
-        try:
-            records.read_whole(self.folder / "trials" / trial.id, trial.id)
-        except StorageError as error:
-            return str(error)
-        return ""
-
-    def failures(self) -> dict[str, Failure]:
-        """By trial, what went wrong."""
-        return read_failures(self.folder)
-
-    def programs(self, trials: Sequence[Planned]) -> list[plan.Program]:
-        """The programs of trials."""
+    def programs(self, trials: Sequence[TrialPlan]) -> list[Program]:
+        """Returns trials grouped by program."""
         return plan.programs(trials, self.steps)
 
     def write(self) -> None:
-        """Writes plan.json as far as it is known, and sweep.flags; takes over what other sweeps have finished."""
-        with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
-            # Once more, now that nobody else changes it.
+        """Writes plan.json as far as it is known, and sweep.flags. Links to trials that other sweeps have finished.
+
+        Raises Busy where a fresh start is asked for, and another process works on the sweep.
+        """
+        with self.dir.lock_plan() as lock:
+            # Another process may have taken the folder since the first check; now the lock is held.
             self._refuse_strangers()
-            old = self._mark()
-            clearing = old is not None and (self.fresh or old.get("clearing", False))
-            if clearing and self._begun:
-                raise Busy(f"{self.folder}: another process has started this sweep anew")
-            if old is not None and clearing:
-                with trial_dirs.alone(lock):
-                    # What is cut short goes on at the next start.
-                    records.write(self.folder / MARK, {**old, "clearing": True})
-                    trial_dirs.clear(lock, old)
+            old = self.dir.read_mark(self.fresh)
+            clearing = old is not None and (self.fresh or old["clearing"])
+            if clearing and self._written:
+                raise Busy(f"{self.dir.folder}: another process has started this sweep anew")
+            if old and clearing:
+                self.dir.clear(lock, old)
                 old = None
-            # From now on it goes on from what is there.
-            share, self.fresh = not (self.fresh or clearing), False
-            self._begun = True
-            deletion.delete_temporaries(lock, self.folder, _WRITTEN)
-            arms = self.arms()
+            # A fresh start trains everything itself, also when it is resumed later.
+            share = old["share"] if old else not (self.fresh or clearing)
+            self.fresh, self._written = False, True
+            trials, tuning = self.table_trials(), self._tuning()
             record = {
                 "format": SWEEP,
                 "clearing": False,
@@ -240,40 +203,41 @@ class Sweep:
                 "file": self._file,
                 "metric": self.metric,
                 "metrics": metrics.recorded(self.metrics),
-                "baseline": self.spec.baseline if self.spec.baseline in arms else self.setups[0].name,
+                "baseline": self.spec.baseline if self.spec.baseline in trials else self.arms[0].name,
                 "design": self.spec.design,
-                "arms": [self._arm(setup, arms[setup.name]) for setup in self.setups],
-                "tuning": {arm: [trial.id for trial in trials] for arm, trials in self.tuning().items()},
-                "share": old.get("share", share) if old else share,
-                "programs": old.get("programs", {}) if old else {},
+                "arms": [self._arm_record(arm, trials[arm.name]) for arm in self.arms],
+                "tuning": {arm: [trial.id for trial in candidates] for arm, candidates in tuning.items()},
+                "share": share,
+                "programs": old["programs"] if old else {},
             }
-            # First: it marks the folder as a sweep's.
-            records.write(self.folder / MARK, record)
-            files.write_bytes(self.folder / "sweep.flags", self.request.text.encode())
-            if record["share"]:
-                trial_dirs.share(lock, [t for trials in arms.values() for t in trials.values() if t])
-                trial_dirs.share(lock, [t for trials in self.tuning().values() for t in trials])
+            self.dir.write(lock, record, self.request.text)
+            if share:
+                self.dir.link_finished(lock, [trial.id for arm in trials.values() for trial in arm.values() if trial])
+                self.dir.link_finished(lock, [trial.id for candidates in tuning.values() for trial in candidates])
 
-    def _arm(self, setup: Setup, trials: Mapping[int, Planned | None]) -> dict[str, Any]:
-        experiment = next((t.experiment for t in trials.values() if t), setup.experiment)
-        flags = [line for line in flag_lines(experiment) if not line.startswith("--seed=")]
-        error = "its tuning finished no trial well" if self.lost(setup) else ""
+    def _arm_record(self, arm: ArmPlan, trials: Mapping[int, TrialPlan | None]) -> PlannedArm:
+        experiment = next((trial.experiment for trial in trials.values() if trial), arm.experiment)
         return {
-            "name": setup.name,
-            "flags": flags,
-            "trials": {str(seed): t and t.id for seed, t in trials.items()},
-            "error": error,
+            "name": arm.name,
+            "flags": [line for line in flag_lines(experiment) if not line.startswith("--seed=")],
+            "trials": {str(seed): trial and trial.id for seed, trial in trials.items()},
+            "error": "its tuning finished no trial well" if self.tuning_failed(arm) else "",
         }
 
-    def forget_packs(self) -> None:
-        """Deletes what was kept of packs on their way: every trial has its own checkpoint now."""
-        with locked(self.folder / ".locks" / "plan", wait=True, folder=self.folder) as lock:
-            if old := self._mark():
-                trial_dirs.delete_packs(lock, old)
+    def delete_packs(self) -> None:
+        """Deletes the checkpoints of packs: every trial has its own checkpoint when the sweep is finished."""
+        with self.dir.lock_plan() as lock:
+            if record := self.dir.read_mark():
+                self.dir.delete_packs(lock, record)
 
 
-def options(given: Mapping[str, Any]) -> Options:
-    """--pack, --workers and --shard as they are meant. Raises UsageError."""
+def _preflight_key(experiment: Experiment) -> str:
+    """Returns what experiments with one `Preflight` have in common: their program, whatever the number of steps."""
+    return program_key(experiment, 0)
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Returns the values of --pack, --workers and --shard. Raises UsageError where they make no sense."""
     pack = given["pack"]
     if pack not in ("auto", "off") and not (re.fullmatch("[0-9]{1,4}", pack) and 1 <= int(pack) <= 1024):
         raise UsageError(f"{pack!r} is not auto, off or a number of trials up to 1024", "pack")

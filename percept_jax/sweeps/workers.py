@@ -1,45 +1,44 @@
-"""Workers without a server: processes that share a file system share a sweep's packs, each claimed by a lock on a file.
+"""Worker: does packs of a sweep beside other workers, without a server.
 
-The kernel frees the lock of a process that has died, and another one goes on from what it left.
+Workers are processes that share a file system. Each pack is claimed by a lock on a file. The kernel frees the lock of a process
+that has died, and another worker goes on from its checkpoint.
 """
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from percept_jax import deletion, records
 from percept_jax.data.spec import Dataset
-from percept_jax.errors import Busy, Interrupted, PerceptError, StorageError, first_line, is_of_the_disk
+from percept_jax.errors import Busy, Interrupted, PerceptError, first_line, is_of_the_disk
 from percept_jax.experiment import Experiment
-from percept_jax.files import Lock, locked
-from percept_jax.records import SWEEP, Failure, Plan, PlannedPack, PlannedProgram, read_failures
-from percept_jax.sweeps import widths
-from percept_jax.sweeps.board import Board
-from percept_jax.sweeps.plan import Cut, Program, cut
-from percept_jax.training import checkpoint, loop, parallel, preflight
+from percept_jax.files import Lock
+from percept_jax.records import Failure
+from percept_jax.sweeps import pack_width, plan
+from percept_jax.sweeps.plan import PackPlan, Program
+from percept_jax.sweeps.progress import SweepProgress
+from percept_jax.sweeps.sweep_dir import SweepDir, delete_pack
+from percept_jax.training import loop, parallel, preflight
 from percept_jax.training.parallel import Functions
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
-# Seconds between looks at what other workers do.
+# Seconds between two looks at what other workers do.
 POLL = 0.5
-_FAILURES = re.compile(r"failures\.json")
-# In the environment of a process that `crew` has started: its number.
-MARK = "PERCEPT_WORKER"
+
+# The environment variable that holds the number of a worker that `processes` has started.
+WORKER_VARIABLE = "PERCEPT_WORKER"
 
 
 class Options(NamedTuple):
     """How a sweep is run.
 
     Attributes:
-        pack: trials at a time: "auto", measured; "off", each as it would be alone; or a number.
-        workers: processes that share it here.
+        pack: the width of packs: "auto" is measured, "off" steps each trial alone, or a number for each device.
+        workers: the number of worker processes on this machine.
         shard, shards: this process does every `shards`-th pack, from number `shard` on.
     """
 
@@ -50,116 +49,106 @@ class Options(NamedTuple):
 
 
 def is_worker() -> bool:
-    """Whether this process is one of a crew, which leaves the table to who started it."""
-    return MARK in os.environ
-
-
-def delete_pack(lock: Lock, folder: Path) -> None:
-    """Deletes the checkpoints of a pack that is over, and the folder if nothing else is in it."""
-    deletion.delete_temporaries(lock, folder, checkpoint.NAME)
-    deletion.delete_matching(lock, folder, checkpoint.NAME)
-    deletion.delete_empty_folder(lock, folder)
-
-
-def _said(error: Exception) -> str:
-    """An error in one line. Raises it again where it is no trial's fault: a signal came, or the disk is full."""
-    if isinstance(error, Interrupted) or is_of_the_disk(error):
-        raise error
-    return first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
+    """Returns whether this process was started as one of several workers: the process that started it writes the table."""
+    return WORKER_VARIABLE in os.environ
 
 
 class Worker:
-    """Does what is left of a sweep's trials, program by program, beside others that do the same."""
+    """Does what is left of a sweep's trials, program by program, beside other workers."""
 
-    def __init__(self, folder: Path, options: Options, board: Board, interrupted: Callable[[], int | None], fresh: bool = False):
-        self.folder, self.options, self._board, self._interrupted, self._fresh = folder, options, board, interrupted, fresh
+    def __init__(
+        self, dir: SweepDir, options: Options, progress: SweepProgress, interrupted: Callable[[], int | None], fresh: bool = False
+    ):
+        self.dir, self.options, self._progress, self._interrupted, self._fresh = dir, options, progress, interrupted, fresh
         self._began = time.time()
-        # One at a time.
+        # One data set is kept at a time, with the keys of the programs that use it and the key of its preparation.
         self._data: Dataset | None = None
-        # Programs that want it, and what it is.
         self._data_of: dict[str, str] = {}
+        # By program and width.
         self._compiled: dict[tuple[str, int], Functions] = {}
 
     def work(self, programs: Sequence[Program]) -> None:
         """Returns when every trial of this worker's share is finished or has failed.
 
-        A program whose first pack fails is left until the others are done. Raises PerceptError when the first pack of every
-        program has failed, Interrupted when a signal came.
+        A program whose first pack fails is left until the others are done.
+
+        Raises:
+            PerceptError: the first pack of every program has failed.
+            Interrupted: a signal came.
         """
         doubtful: set[str] = set()
         waiting = False
-        while left := [p for p in programs if self._left(p)]:
-            progress = False
+        while left := [program for program in programs if self._unfinished(program)]:
+            advanced = False
             for program in left:
                 if program.key not in doubtful or all(p.key in doubtful for p in left):
-                    progress |= self._work_on(program, doubtful)
+                    advanced |= self._work_on(program, doubtful)
                 if programs and all(p.key in doubtful for p in programs) and not self._any_finished(programs):
-                    failures = self._failures().values()
-                    said = next(failure["error"] for failure in failures if failure.get("time", 0) >= self._began)
-                    raise PerceptError(f"the first trials of every program failed: {said}")
-            self._look_out()
-            if not progress:
-                if not any(self._ours_left(program) for program in left):
-                    # The rest is other shards'.
+                    failures = self.dir.failures().values()
+                    error = next(failure["error"] for failure in failures if failure.get("time", 0) >= self._began)
+                    raise PerceptError(f"the first trials of every program failed: {error}")
+            self._progress.refresh()
+            if signal := self._interrupted():
+                raise Interrupted(signal, fresh=self._fresh)
+            if not advanced:
+                # What is left may belong to other shards.
+                if not any(self._has_work(program) for program in left):
                     return
                 if not waiting:
-                    self._board.note("what is left is in the hands of other workers: waiting for them")
+                    self._progress.note("what is left is in the hands of other workers: waiting for them")
                 waiting = True
                 time.sleep(POLL)
 
-    def _ours_left(self, program: Program) -> bool:
-        """Whether some of a program's packs are this shard's and not settled, or it is not known yet which they are."""
-        record = self._plan().get("programs", {}).get(program.key, {})
-        packs = self._recorded(program, record)
-        if set(self._left(program)) - {trial for pack in packs for trial in pack.trials}:
+    def _has_work(self, program: Program) -> bool:
+        """Returns whether this shard has packs of a program that are not finished, or may get some."""
+        packs = self._recorded_packs(program, self.dir.read_plan()["programs"].get(program.key, {}))
+        if set(self._unfinished(program)) - {trial for pack in packs for trial in pack.trials}:
             return True
-        return any(self._mine(program, number) and self._unsettled(pack.trials) for number, pack in enumerate(packs))
+        return any(self._is_mine(program, i) and self._without_result(pack.trials) for i, pack in enumerate(packs))
 
-    def _recorded(self, program: Program, record: Mapping[str, Any]) -> list[Cut]:
-        """A program's packs as they were cut before, as far as they hold nothing that is not wanted any more."""
+    def _recorded_packs(self, program: Program, record: Mapping[str, Any]) -> list[PackPlan]:
+        """Returns the packs that plan.json records of a program, if they were made for the same --pack and are still needed."""
         known = {trial.id for trial in program.trials}
-        packs = [Cut(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
+        packs = [PackPlan(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
         return [pack for pack in packs if record["asked"] == self.options.pack and known.issuperset(pack.trials)]
 
-    def _look_out(self) -> None:
-        self._board.refresh()
-        if signal := self._interrupted():
-            raise Interrupted(signal, fresh=self._fresh)
-
     def _work_on(self, program: Program, doubtful: set[str]) -> bool:
-        """Does the packs of a program that nobody else does; whether there were any."""
-        progress = False
+        """Does the packs of a program that no other worker holds. Returns whether there were any."""
+        advanced = False
         first = program.key not in doubtful
         try:
             packs = self._packs(program)
         except Exception as error:
-            said = _said(error)
-            self._board.note(f"failed: {said}")
-            self._record_failures({trial: {"error": said, "time": time.time()} for trial in self._left(program)})
+            message = _message(error)
+            self._progress.note(f"failed: {message}")
+            self.dir.record_failures({trial: _failure(message) for trial in self._unfinished(program)})
             doubtful.add(program.key)
             return False
-        for number, pack in enumerate(packs):
-            if not self._mine(program, number) or not self._unsettled(pack.trials):
+        for i, pack in enumerate(packs):
+            if not self._is_mine(program, i) or not self._without_result(pack.trials):
                 continue
-            with locked(self.folder / ".locks" / pack.name, folder=self.folder / "packs" / pack.name) as lock:
-                if not lock.held or not self._unsettled(pack.trials):
+            with self.dir.lock_pack(pack) as lock:
+                if not lock.held or not self._without_result(pack.trials):
                     continue
-                ended = self._run_twice(program, pack, lock)
-            progress |= ended is not None
-            if first and ended is False:
+                finished = self._run_twice(program, pack, lock)
+            advanced |= finished is not None
+            if first and finished is False:
                 doubtful.add(program.key)
-                return progress
+                return advanced
             first = False
-        return progress
+        return advanced
 
-    def _mine(self, program: Program, number: int) -> bool:
-        """Whether a pack belongs to this shard: where programs begin differs, so that small ones are dealt out evenly too."""
+    def _is_mine(self, program: Program, number: int) -> bool:
+        """Returns whether a pack belongs to this shard.
+
+        Each program starts with another shard, so that programs of few packs are spread evenly over the shards too.
+        """
         return (int(program.key, 16) + number) % self.options.shards == self.options.shard
 
-    def _run_twice(self, program: Program, pack: Cut, lock: Lock) -> bool | None:
-        """Runs a pack; if it fails, its trials once more, each alone: one must not cost the others theirs.
+    def _run_twice(self, program: Program, pack: PackPlan, lock: Lock) -> bool | None:
+        """Runs a pack. If it fails, runs each of its trials once more alone, because one trial may have failed all of them.
 
-        Whether any was finished; None where another process holds one of them, and nothing was done.
+        Returns whether any trial was finished; None where another process holds a trial, and nothing was done.
         """
         try:
             self._run(program, pack, lock)
@@ -167,102 +156,94 @@ class Worker:
         except Busy:
             return None
         except Exception as error:
-            self._board.note(f"failed: {_said(error)}")
+            self._progress.note(f"failed: {_message(error)}")
         failed = {}
-        for trial in self._unsettled(pack.trials):
+        for trial in self._without_result(pack.trials):
             try:
-                self._run(program, Cut(1, [trial]), lock)
+                self._run(program, PackPlan(1, [trial]), lock)
             except Exception as error:
-                failed[trial] = {"error": _said(error), "time": time.time()}
-                self._board.note(f"failed again: {trial}: {failed[trial]['error']}")
-        self._record_failures(failed)
+                failed[trial] = _failure(_message(error))
+                self._progress.note(f"failed again: {trial}: {failed[trial]['error']}")
+        self.dir.record_failures(failed)
         return len(failed) < len(pack.trials)
 
-    def _record_failures(self, failed: Mapping[str, Failure]) -> None:
-        with locked(self.folder / ".locks" / "failures", wait=True, folder=self.folder) as lock:
-            deletion.delete_temporaries(lock, self.folder, _FAILURES)
-            records.write(self.folder / "failures.json", {**self._failures(), **failed})
-
-    def _plan(self) -> Plan:
-        plan = records.read_mark(self.folder / "plan.json", Plan, SWEEP)
-        if plan is None:
-            raise StorageError(f"{self.folder / 'plan.json'}: there is no such file any more")
-        return plan
-
-    def _run(self, program: Program, pack: Cut, lock: Lock) -> None:
+    def _run(self, program: Program, pack: PackPlan, lock: Lock) -> None:
         members = {trial.id: trial.experiment for trial in program.trials}
         began, trials = time.time(), []
-        with contextlib.ExitStack() as held:
-            for i in pack.trials:
-                path, run_dir = self._path(i), None
-                # As it may be where a process died between two results.
-                if not (path / "result.json").exists():
-                    run_dir = RunDir(path, members[i])
-                    held.callback(run_dir.close)
-                trials.append(Trial(members[i], run_dir))
+        with contextlib.ExitStack() as stack:
+            for trial in pack.trials:
+                run_dir = None
+                # A process may have died after it had written the results of some trials.
+                if not self.dir.is_finished(trial):
+                    run_dir = RunDir(self.dir.trial(trial), members[trial])
+                    stack.callback(run_dir.close)
+                trials.append(Trial(members[trial], run_dir))
             trials += [Trial(trials[-1].experiment, None)] * (pack.width - len(trials))
             dataset = self._dataset(program.key, trials[0].experiment)
             loop.train_pack(
                 trials,
                 dataset,
-                self._board.reporter(len(pack.trials)),
+                self._progress.reporter(len(pack.trials)),
                 self._interrupted,
                 began,
                 functions=self._functions(program.key, trials[0].experiment, dataset, pack.width),
                 held=lock if pack.width > 1 else None,
             )
+        # Now each trial has its own checkpoint. A trial that was run once more alone leaves the checkpoints of its pack.
         if lock.folder.name == pack.name:
-            # Each trial has its own checkpoint now.
             delete_pack(lock, lock.folder)
 
     def _dataset(self, key: str, experiment: Experiment) -> Dataset:
-        """The data set of the program `key`; that of the last call is kept."""
+        """Returns the data set of the program `key`. The data set of the last call is kept."""
         if key not in self._data_of:
             checked = preflight.check(experiment)
-            # The program before wanted another one.
             if checked.data_key not in self._data_of.values():
+                # The program before used another data set, which makes room for this one.
                 self._data = None
-                self._data = checked.load(self._board.note)
+                self._data = checked.load(self._progress.note)
                 self._data_of.clear()
             self._data_of[key] = checked.data_key
         assert self._data is not None
         return self._data
 
     def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
+        """Returns the compiled functions of the program `key` for packs of a width."""
         if (key, width) not in self._compiled:
-            # Others are done, mostly.
-            self._compiled = {at: f for at, f in self._compiled.items() if at[0] == key}
+            # Other programs are finished, as a rule.
+            self._compiled = {at: functions for at, functions in self._compiled.items() if at[0] == key}
             devices = loop.choose_devices(experiment, dataset.spec, split=width == 1)
-            # Recorded on a machine with other devices, perhaps.
             if width > 1:
+                # The width may have been recorded on a machine with another number of devices.
                 devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
             self._compiled[key, width] = parallel.functions(experiment, dataset.spec, shape, devices, width)
         return self._compiled[key, width]
 
-    def _packs(self, program: Program) -> list[Cut]:
-        """A program's packs, as they were recorded at the first start; none while another worker decides on them."""
-        with locked(self.folder / ".locks" / program.key) as lock:
+    def _packs(self, program: Program) -> list[PackPlan]:
+        """Returns a program's packs as plan.json records them, and records new ones; none while another worker does so."""
+        with self.dir.lock_program(program.key) as lock:
             if not lock.held:
                 return []
-            record = self._plan().get("programs", {}).get(program.key, {})
-            packs = self._recorded(program, record)
-            rest = [i for i in self._left(program) if not any(i in pack.trials for pack in packs)]
+            record = self.dir.read_plan()["programs"].get(program.key, {})
+            packs = self._recorded_packs(program, record)
+            rest = [trial for trial in self._unfinished(program) if not any(trial in pack.trials for pack in packs)]
             if rest:
                 width, measured, devices = self._width(program, record, len(rest))
-                packs += cut(rest, width, devices)
-                recorded: list[PlannedPack] = [{"width": pack.width, "trials": [*pack.trials]} for pack in packs]
-                entry = PlannedProgram(
-                    asked=self.options.pack, milliseconds=measured, width=width, devices=devices, packs=recorded
+                packs += plan.packs(rest, width, devices)
+                self.dir.record_program(
+                    program.key,
+                    {
+                        "asked": self.options.pack,
+                        "milliseconds": measured,
+                        "width": width,
+                        "devices": devices,
+                        "packs": [{"width": pack.width, "trials": list(pack.trials)} for pack in packs],
+                    },
                 )
-                with locked(self.folder / ".locks" / "plan", wait=True):
-                    plan = self._plan()
-                    plan["programs"] = {**plan.get("programs", {}), program.key: entry}
-                    records.write(self.folder / "plan.json", plan)
             return packs
 
     def _width(self, program: Program, record: Mapping[str, Any], trials: int) -> tuple[int, dict[str, float], int]:
-        """Trials at a time, what was measured, and the devices that share them."""
+        """Returns the width of new packs, the milliseconds by width that were measured, and how many devices share a pack."""
         experiment, asked = program.trials[0].experiment, self.options.pack
         if asked == "off":
             return 1, {}, 1
@@ -273,26 +254,30 @@ class Worker:
             devices = loop.choose_devices(experiment, dataset.spec, split=False)
             if asked != "auto":
                 return int(asked) * len(devices), {}, len(devices)
-            self._board.note(f"measuring how many of {trials} trials to step together")
-            subject = widths.on_examples(experiment, dataset)
-            choice = widths.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
+            self._progress.note(f"measuring how many of {trials} trials to step together")
+            subject = pack_width.subject_of(experiment, dataset)
+            choice = pack_width.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
         self._compiled |= {(program.key, width): functions for width, functions in choice.compiled.items()}
         return choice.width, {str(width): ms for width, ms in choice.milliseconds.items()}, len(devices)
 
-    def _path(self, trial: str) -> Path:
-        """A trial's run directory."""
-        return self.folder / "trials" / trial
-
-    def _left(self, program: Program) -> list[str]:
-        return self._unsettled([trial.id for trial in program.trials])
+    def _unfinished(self, program: Program) -> list[str]:
+        return self._without_result([trial.id for trial in program.trials])
 
     def _any_finished(self, programs: Sequence[Program]) -> bool:
-        return any((self._path(trial.id) / "result.json").exists() for program in programs for trial in program.trials)
+        return any(self.dir.is_finished(trial.id) for program in programs for trial in program.trials)
 
-    def _unsettled(self, ids: Sequence[str]) -> list[str]:
-        """Those without a result, which have not failed since this worker began."""
-        failed = {i for i, failure in self._failures().items() if failure.get("time", 0) >= self._began}
-        return [i for i in ids if i not in failed and not (self._path(i) / "result.json").exists()]
+    def _without_result(self, trials: Sequence[str]) -> list[str]:
+        """Returns the trials that have no result, and have not failed since this worker began."""
+        failed = {trial for trial, failure in self.dir.failures().items() if failure.get("time", 0) >= self._began}
+        return [trial for trial in trials if trial not in failed and not self.dir.is_finished(trial)]
 
-    def _failures(self) -> dict[str, Failure]:
-        return read_failures(self.folder)
+
+def _message(error: Exception) -> str:
+    """Returns an error in one line. Raises it again where no trial is at fault: a signal came, or the disk is full."""
+    if isinstance(error, Interrupted) or is_of_the_disk(error):
+        raise error
+    return first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"
+
+
+def _failure(message: str) -> Failure:
+    return {"error": message, "time": time.time()}

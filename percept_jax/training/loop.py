@@ -11,11 +11,12 @@ import jax
 
 from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.errors import Interrupted, UsageError
-from percept_jax.experiment import KNOBS, Experiment
+from percept_jax.experiment import Experiment
 from percept_jax.files import Lock
 from percept_jax.training import parallel
 from percept_jax.training.pack import Pack
 from percept_jax.training.parallel import Functions
+from percept_jax.training.program import program_key
 from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Trial
 
@@ -51,7 +52,8 @@ def train_pack(
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
     first, spec = trials[0].experiment, dataset.spec
-    if len({shared(trial.experiment, spec) for trial in trials}) > 1:
+    examples = len(spec.roles["train"])
+    if len({program_key(trial.experiment, trial.experiment.total_steps(examples)) for trial in trials}) > 1:
         raise ValueError("trials of a pack differ in more than traced values and length")
     with jax.enable_x64(first.dtype == "float64"):
         if functions is None:
@@ -77,12 +79,6 @@ def train_pack(
         finally:
             pack.close()
             report.close()
-
-
-def shared(experiment: Experiment, spec: DatasetSpec) -> str:
-    """What the trials of a program have in common: every static value, and the steps."""
-    static = {name: value for name, value in experiment.science().items() if name not in KNOBS or KNOBS[name].role == "static"}
-    return repr((static, experiment.total_steps(len(spec.roles["train"]))))
 
 
 def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True) -> list[Device]:

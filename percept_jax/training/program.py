@@ -1,6 +1,8 @@
 """All that is fixed when a step is compiled."""
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from jax import Array
 
 from percept_jax import knobs, models
 from percept_jax.data.augment import AugmentationConfig
-from percept_jax.experiment import Experiment
+from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.tasks import task_of
 from percept_jax.tasks.base import Outputs, Spec, Task
 from percept_jax.tasks.losses import Objective
@@ -78,3 +80,17 @@ def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = Non
 def _crop(experiment: Experiment) -> int:
     seen = experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)
     return seen if experiment.stored_size else 0
+
+
+def program_key(experiment: Experiment, steps: int) -> str:
+    """Returns 12 hexadecimal digits that trials have in common if, and only if, they can be stepped together.
+
+    They cover all that is compiled and all that paces the loop: every value that is not traced, except the run directory.
+
+    Args:
+        experiment: the experiment of a trial.
+        steps: the number of its steps.
+    """
+    fixed = {name: getattr(experiment, name) for name, knob in KNOBS.items() if knob.role != "traced" and name != "run_dir"}
+    text = json.dumps([fixed, sorted(experiment.knobs.items()), steps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""How many trials of a program to step together: measured, where measuring pays for itself.
+"""Chooses how many trials of a program to step together, by measuring where that pays for itself.
 
 Stacked matrix products are one larger product, so perceptrons gain from the widest pack that fits. Stacked convolutions become
 grouped convolutions, for which XLA may know no fast code: on a CPU they may be three times slower and more.
@@ -28,19 +28,26 @@ if TYPE_CHECKING:
     # jax.Device is this class, which type checkers do not see.
     from jaxlib._jax import Device
 
-# Trials on a device.
+# A pack has at most so many trials on each device.
 MOST = 64
-# Of the training time that is predicted goes into measuring, at most.
+# Measuring takes at most this share of the predicted training time.
 SHARE = 0.03
-# Of what is free on a device may a pack take.
+# A pack takes at most this share of the free memory of a device.
 MEMORY = 0.5
-# Of the best time so far must another width take, or less, to be chosen.
+# Switch to another width only if it takes at most this share of the best time so far, so that noise decides nothing.
 CLEARLY = 0.95
+# A width is measured over so many chunks of steps, each of about so many seconds.
 CHUNKS, CHUNK_SECONDS = 4, 0.05
 
 
 class Subject(NamedTuple):
-    """What is measured: an experiment, its data set, and what its steps gather from, as NumPy arrays."""
+    """What is measured.
+
+    Attributes:
+        experiment: any experiment of the program.
+        spec: its data set.
+        data: the arrays that its steps gather examples from, in NumPy.
+    """
 
     experiment: Experiment
     spec: DatasetSpec
@@ -48,22 +55,28 @@ class Subject(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Of a trial."""
+        """The number of steps of a trial."""
         return self.experiment.total_steps(len(self.spec.roles["train"]))
 
     def functions(self, devices: Sequence[Device], width: int) -> Functions:
-        """Of its program, for packs of so many trials."""
+        """Returns the compiled functions of the program, for packs of `width` trials."""
         return parallel.functions(self.experiment, self.spec, self.data.features[self.spec.input].shape[1:], devices, width)
 
 
-def on_examples(experiment: Experiment, dataset: Dataset) -> Subject:
-    """With the examples themselves."""
+def subject_of(experiment: Experiment, dataset: Dataset) -> Subject:
+    """Returns the subject of an experiment on a data set."""
     preprocessing = preprocess.fit(experiment.normalize, dataset)
     return Subject(experiment, dataset.spec, preprocess.device_data(dataset, preprocessing, experiment.real_dtype))
 
 
 class Choice(NamedTuple):
-    """A width in trials, the milliseconds of a step of one trial by width as far as they were measured, and what was compiled."""
+    """A width that was chosen.
+
+    Attributes:
+        width: how many trials are stepped together, on all devices.
+        milliseconds: by width, the measured time of a step divided by the number of trials.
+        compiled: by width, the functions of the program that were compiled on the way.
+    """
 
     width: int
     milliseconds: dict[int, float]
@@ -71,71 +84,82 @@ class Choice(NamedTuple):
 
 
 def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: int = 1) -> Choice:
-    """The width at which `trials` of a program take the least time, when `workers` share them.
+    """Returns the width at which the trials of a program take the least time.
 
-    A width is measured in turns with the best so far, since others may use the machine, and takes its place only where it is
-    clearly faster.
+    Each width is measured in turns with the best one so far, because other processes may use the machine at the same time.
+
+    Args:
+        subject: an experiment of the program.
+        devices: the devices that share a pack.
+        trials: how many trials of the program are left.
+        workers: how many workers share them.
     """
     on = len(devices)
-    widest = _even(math.ceil(trials / workers / on), min(MOST, parallel.most_together(subject.experiment, devices)))
+    widest = _even_width(math.ceil(trials / workers / on), min(MOST, parallel.most_together(subject.experiment, devices)))
     if widest == 1:
         return Choice(on, {}, {})
     state = jax.eval_shape(subject.functions(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
-    # [trial, height, width, in, out].
+    # The kernel of a convolution is [trial, height, width, in, out].
     convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))
-    best: _Setting | None = None
+    best: _TimedPack | None = None
     measured: dict[int, float] = {}
     spent = cost = 0.0
     for width in _candidates(widest, on, rising=convolves):
         if best and spent + 1.5 * cost > SHARE * best.seconds(trials, subject.steps):
             break
-        began, setting = time.monotonic(), None
+        began, pack = time.monotonic(), None
         try:
-            setting = _Setting(subject, devices, width)
-            fits = width == on or setting.memory() < MEMORY * free_memory(devices[0])
+            pack = _TimedPack(subject, devices, width)
+            fits = width == on or pack.memory() < MEMORY * free_memory(devices[0])
             if fits:
-                setting.race(best)
+                pack.race(best)
         except Exception as error:
             if width == on or not re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)):
                 raise
             fits = False
-        if setting is None or not fits:
+        if pack is None or not fits:
             if convolves:
                 break
             continue
-        measured[width] = round(setting.milliseconds, 4)
+        measured[width] = round(pack.milliseconds, 4)
         cost = time.monotonic() - began
-        # What comes first is wanted anyway.
+        # The first width costs nothing extra: something must be compiled in any case.
         spent += cost if best else 0
-        if best and setting.milliseconds > 1.2 * best.milliseconds:
+        if best and pack.milliseconds > 1.2 * best.milliseconds:
             break
-        if not best or setting.seconds(trials, subject.steps) < CLEARLY * best.seconds(trials, subject.steps):
-            best = setting
+        if not best or pack.seconds(trials, subject.steps) < CLEARLY * best.seconds(trials, subject.steps):
+            best = pack
     if not best:
         return Choice(on, {}, {})
     return Choice(best.functions.trials, measured, {best.functions.trials: best.functions})
 
 
 def measure(subject: Subject, devices: Sequence[Device], width: int) -> float:
-    """Milliseconds of a step, divided by the trials, at one width."""
-    setting = _Setting(subject, devices, width)
-    setting.race(None)
-    return setting.milliseconds
+    """Returns the milliseconds of a step, divided by the number of trials, at one width."""
+    pack = _TimedPack(subject, devices, width)
+    pack.race(None)
+    return pack.milliseconds
 
 
-def _even(trials: int, most: float) -> int:
-    """The size of packs of at most `most` that are as few and as equal as can be."""
+def _even_width(trials: int, most: float) -> int:
+    """Returns the width at which trials fill as few packs of at most `most` as possible, all about equally full."""
     return max(1, math.ceil(trials / max(1, math.ceil(trials / most))))
 
 
 def _candidates(widest: int, devices: int, rising: bool) -> Iterator[int]:
+    """Yields the widths to measure: powers of two up to the widest one, on all devices."""
     doubling = [2**i for i in range(widest.bit_length()) if 2**i < widest] + [widest]
     for width in doubling if rising else reversed(doubling):
         yield width * devices
 
 
-class _Setting:
-    """A pack that is stepped for the clock alone; `milliseconds` a step, divided by the trials, in its last race."""
+class _TimedPack:
+    """A pack that is stepped only to be timed.
+
+    Attributes:
+        functions: the compiled functions of its program.
+        milliseconds: the time of a step divided by the number of trials, in its last race.
+    """
 
     milliseconds = math.inf
 
@@ -149,24 +173,25 @@ class _Setting:
         self._rest = parallel.place(hparams, devices, width), parallel.place(subject.data, devices)
 
     def memory(self) -> float:
-        """Bytes on a device, as XLA predicts them."""
+        """Returns the bytes that it takes on a device, as XLA predicts them."""
         train: Any = self.functions.train
         return parallel.memory_bytes(train.lower(self._state, self._index, *self._rest).compile())
 
-    def race(self, other: _Setting | None) -> None:
-        """Steps some chunks, in turns with another setting; a chunk is as long as the clock needs."""
-        # Compiles.
+    def race(self, other: _TimedPack | None) -> None:
+        """Times some chunks of steps, in turns with another pack, and sets `milliseconds` of both to their best chunks."""
+        # The first step compiles, and the second one says how many steps make a chunk.
         self._chunk(1)
         self._steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / self._chunk(1))))
-        runners = [self, other] if other else [self]
-        for runner in runners:
-            runner.milliseconds = math.inf
+        packs = [self, other] if other else [self]
+        for pack in packs:
+            pack.milliseconds = math.inf
         for _ in range(CHUNKS):
-            for runner in runners:
-                took = runner._chunk(runner._steps)
-                runner.milliseconds = min(runner.milliseconds, 1000 * took / runner.functions.trials)
+            for pack in packs:
+                seconds = pack._chunk(pack._steps)
+                pack.milliseconds = min(pack.milliseconds, 1000 * seconds / pack.functions.trials)
 
     def _chunk(self, steps: int) -> float:
+        """Does some steps. Returns the seconds of one."""
         began, sums = time.monotonic(), {}
         for _ in range(steps):
             self._state, sums = self.functions.train(self._state, self._index, *self._rest)
@@ -174,13 +199,13 @@ class _Setting:
         return (time.monotonic() - began) / steps
 
     def seconds(self, trials: int, steps: int) -> float:
-        """Of so many trials of so many steps; what fills the last pack up counts too."""
+        """Returns the predicted time of so many trials of so many steps, the padding trials of the last pack included."""
         width = self.functions.trials
         return math.ceil(trials / width) * width * steps * self.milliseconds / 1000
 
 
 def free_memory(device: Device) -> float:
-    """Bytes that are free on a device; on a CPU, in the machine. Infinite where nothing tells."""
+    """Returns the free bytes of a device, or of the machine for a CPU; infinity where they are unknown."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

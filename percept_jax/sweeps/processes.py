@@ -1,4 +1,4 @@
-"""Several workers on this machine: processes of the same command, one a device, or each on its share of the cores."""
+"""The worker processes of a sweep on this machine: the same command, started once for each device or share of the cores."""
 
 import os
 import signal
@@ -10,68 +10,79 @@ from pathlib import Path
 
 from percept_jax import files
 from percept_jax.errors import Interrupted, PerceptError, StorageError
-from percept_jax.sweeps.board import Board
+from percept_jax.sweeps.progress import SweepProgress
 from percept_jax.sweeps.sweep import Sweep
-from percept_jax.sweeps.workers import MARK, POLL
+from percept_jax.sweeps.workers import POLL, WORKER_VARIABLE
 
 
-def run(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
-    """Starts the workers and waits for them. Raises Interrupted when a signal came, PerceptError where none came to the end."""
-    board = Board(sweep.folder, sweep.measure)
-    logs = [sweep.folder / ".workers" / f"{i}.log" for i in range(sweep.options.workers)]
+def run_workers(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> None:
+    """Starts the workers of a sweep, and returns when they have ended.
+
+    Args:
+        sweep: the sweep, already written to its folder.
+        interrupted: returns the number of a signal that asks to stop, once one has come.
+        fresh: whether the sweep was started with --fresh, for the message of an interruption.
+
+    Raises:
+        Interrupted: a signal came, and all workers have saved their state.
+        StorageError: a worker could not write.
+        PerceptError: no worker ended well.
+    """
+    progress = SweepProgress(sweep.dir, sweep.measure)
+    logs = [sweep.dir.log(i) for i in range(sweep.options.workers)]
     workers = [_start(i, len(logs), log, sweep.request.arguments) for i, log in enumerate(logs)]
-    board.add(trial for trials in sweep.tuning().values() for trial in trials)
-    board.start()
+    progress.add(sweep.tuning_trials())
+    progress.start()
     complete = False
     try:
         while any(worker.poll() is None for worker in workers):
-            # Until tuning has found every setting.
+            # The trials of the table are known when tuning has found the settings of every arm.
             if not complete:
-                trials = [trial for arm in sweep.arms().values() for trial in arm.values()]
+                trials = [trial for arm in sweep.table_trials().values() for trial in arm.values()]
                 complete = all(trials)
-                board.add(trial for trial in trials if trial)
-            board.refresh(now=True)
+                progress.add(trial for trial in trials if trial)
+            progress.refresh(now=True)
             if number := interrupted():
                 raise Interrupted(number, fresh=fresh)
             time.sleep(POLL)
     finally:
-        board.close()
+        progress.close()
         for worker in workers:
             worker.send_signal(signal.SIGTERM)
         codes = [worker.wait() for worker in workers]
-    if 3 in codes:
-        raise StorageError(_last_line(logs[codes.index(3)], 3))
+    if StorageError.exit_code in codes:
+        raise StorageError(_last_line(logs[codes.index(StorageError.exit_code)], StorageError.exit_code))
     if 0 not in codes:
         raise PerceptError(f"no worker came to the end; the first one: {_last_line(logs[0], codes[0])}")
     for i, code in enumerate(codes):
         if code:
-            board.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
+            progress.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
 
 
 def _last_line(log: Path, code: int) -> str:
-    """What a worker said last."""
+    """Returns the last line that a worker has printed."""
     return (log.read_text(errors="replace").strip() or f"it ended with status {code}").splitlines()[-1]
 
 
 def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> subprocess.Popen:
     command = [sys.executable, "-P", "-m", "percept_jax", *arguments]
-    environment = {**os.environ, MARK: str(number)}
+    environment = {**os.environ, WORKER_VARIABLE: str(number)}
     if gpus := _gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     cores = sorted(os.sched_getaffinity(0))
     share = cores[number % len(cores) :: min(workers, len(cores))]
     try:
-        # It inherits them: two that share all cores are slower.
+        # A process inherits the cores of the one that starts it. Workers that share all cores are slower.
         os.sched_setaffinity(0, share if not gpus else cores)
         with files.open_log(log) as file:
-            # It ends when this process does, however that ends: see `signals.end_with_parent`.
+            # The pipe tells the worker when this process has ended, in whatever way: see `signals.end_with_parent`.
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.PIPE)
     finally:
         os.sched_setaffinity(0, cores)
 
 
 def _gpus() -> list[str]:
-    """The graphics processors that workers may use."""
+    """Returns the graphics processors that workers may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name]
     if os.environ.get("JAX_PLATFORMS") == "cpu":
