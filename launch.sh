@@ -26,7 +26,7 @@ percept_jax: one flag file in, a trained, measured, reproducible model out.
   ./launch.sh plot --augmentations FILE.flags   what its augmentation does to training images
   ./launch.sh setup                             install, or add what PERCEPT_EXTRAS names (cuda, tpu, tf, bench)
   ./launch.sh test [pytest arguments]           the test suite
-  ./launch.sh bench [NAME ...]                  what the figures in the README were measured with
+  ./launch.sh bench [NAME ...]                  what the published figures were measured with
 
   ... --help      what each flag does, with its default
   ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps; of a sweep arms, trials, time

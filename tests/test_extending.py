@@ -199,6 +199,22 @@ def test_an_optimizer_is_one_function_and_one_line(monkeypatch):
     np.testing.assert_allclose(updates["kernel"], [-0.1, 0.1, 0.0], rtol=1e-6)
 
 
+def test_a_loss_is_one_function_and_one_line():
+    from percept_jax.tasks import losses
+
+    code, line = (
+        next(block for block in blocks(EXTENDING, "python") if block.startswith(start))
+        for start in ("def focal(", '    "focal":')
+    )
+    names = dict(vars(losses))
+    exec(code, names)
+    added = eval("{" + line + "}", names)
+    logits, targets = np.array([[0.0, 0.0], [np.log(9), 0.0]], np.float32), np.array([[1, 0], [1, 0]], np.float32)
+    # (1 - p)^2 (-log p) for p = 1/2 and p = 9/10.
+    np.testing.assert_allclose(added["focal"].loss(logits, targets), [0.25 * np.log(2), -0.01 * np.log(0.9)], rtol=1e-5)
+    np.testing.assert_allclose(added["focal"].probabilities(logits), [[0.5, 0.5], [0.9, 0.1]], rtol=1e-6)
+
+
 def test_the_model_of_the_docs_is_that_of_the_readme(monkeypatch):
     from percept_jax import models
 
