@@ -250,3 +250,9 @@ def test_commands_on_a_run_work(small, tmp_path, monkeypatch, digits):
             ran.add(words[0])
     assert ran == {"evaluate", "predict", "plot", "export"}
     assert (tmp_path / "lenet.safetensors").exists()
+
+
+def test_files_that_are_named_are_there():
+    for page, text in PAGES.items():
+        for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", text):
+            assert (ROOT / "percept_jax" / name).is_file() or (ROOT / name).is_file(), f"{page}: {name}"
