@@ -101,7 +101,7 @@ def test_a_value_that_is_no_finite_number_is_none(value):
     done = {"status": "done", "test": {"accuracy": value}, "validation": {"accuracy": value}}
     assert statistics.value(Outcome(0, None, "done", done), "test/accuracy") is None
     good = {"status": "done", "validation": {"accuracy": 0.1}}
-    bad, fine = (plan.Planned(name, "a", Experiment()) for name in "bg")
+    bad, fine = (plan.TrialPlan(name, "a", Experiment()) for name in "bg")
     assert plan.best([(bad, done), (fine, good)], "test/accuracy", 1) is fine
     assert plan.best([(bad, done), (bad, {"status": "done", "validation": {}})], "test/accuracy", 1) is None
 
