@@ -35,7 +35,7 @@ SAME = {
     "a docstring of the step": ("training/step.py", r'"""Measures the examples', '"""Looks at the examples'),
     "the docstring of a module": ("data/augment.py", r"\A\"\"\"", '"""Well: '),
     "a message": ("training/optim.py", r'raise UsageError\(f"', 'raise UsageError(f"No: '),
-    "a plot": ("plots.py", r"^NAMED = 40", "NAMED = 30"),
+    "a plot": ("plots/run.py", r"alpha=0\.3", "alpha=0.4"),
     "a command": ("cli/commands/train.py", r"loss \{", "its loss {"),
     "the command line": ("cli/main.py", r"^def main", "VERSION = 3\n\n\ndef main"),
     "what a run prints": ("training/reporter.py", r"eta \{left", "left {left"),
