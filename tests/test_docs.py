@@ -131,7 +131,7 @@ def check_command(command, words):
 def check_training(words, folder, devices):
     """A flag file or a sweep: --dry_run, or where data or weights are not at hand, all settings of all arms are validated."""
     request = parse(words)
-    experiments = [s.experiment for s in request.setups] if isinstance(request, SweepRequest) else [request.experiment]
+    experiments = [s.experiment for s in request.arms] if isinstance(request, SweepRequest) else [request.experiment]
     known = {"digits", *TOYS} if isinstance(request, SweepRequest) else {"digits", *TOYS, *PREPARABLE}
     for experiment in experiments:
         experiment.validate()

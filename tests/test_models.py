@@ -344,7 +344,8 @@ def test_pooling_has_flax_s_value_and_away_from_ties_its_gradient(kind, window, 
     theirs = nn.max_pool if kind == "max" else nn.avg_pool
     flax, flax_vjp = jax.vjp(lambda x: theirs(x, (window, window), (stride, stride)), x)
     ours, vjp = jax.vjp(lambda x: pool(x, kind, window, stride), x)
-    np.testing.assert_allclose(ours, flax, rtol=1e-6)
+    # Processors add in different orders.
+    np.testing.assert_allclose(ours, flax, rtol=1e-6, atol=1e-6)
     weights = jax.random.normal(jax.random.key(2), ours.shape)
     np.testing.assert_allclose(vjp(weights)[0], flax_vjp(weights)[0], rtol=1e-6, atol=1e-7)
 
