@@ -232,10 +232,7 @@ def run(
     """
     began, report = began or time.time(), report or Reporter()
     if data is not None:
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise UsageError("data is a pair: images, labels")
-        digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
-        experiment = dataclasses.replace(experiment, dataset=f"{registry.ARRAYS}{digest.hexdigest()[:12]}")
+        experiment = dataclasses.replace(experiment, dataset=_name_of(data))
     experiment.validate()
     folder, name = data_path(experiment.data_dir), name or default_name(experiment)
     try:
@@ -266,6 +263,14 @@ def run(
             run_dir.close()
     draw_finished_run(path, report.note, again=not finished)
     return stored.check_finished(path, report.note)
+
+
+def _name_of(data: tuple[np.ndarray, np.ndarray]) -> str:
+    """The name of arrays as a data set, by their content. Raises UsageError unless they are a pair."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise UsageError("data is a pair: images, labels")
+    digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
+    return f"{registry.ARRAYS}{digest.hexdigest()[:12]}"
 
 
 def load(run_dir: str | Path) -> Trained:

@@ -72,7 +72,7 @@ def test_a_label_for_each_step_ends_with_the_sequence(tmp_path):
         x_test=np.ones((2, 6, 2)), y_test=np.zeros((2, 6), int),
     )  # fmt: skip
     dataset = read(name, tmp_path)
-    assert asked(dataset) == ("tagging", (2, 6, 0))
+    assert asked(dataset) == ("tagging", (2, 6, 0, False))
     labels = dataset.examples["label"][:4]
     np.testing.assert_array_equal(
         labels, [[0, 1, -1, 1, 1, -1], [0, 1, -1, 1, -1, -1], [0, 1, -1, -1, -1, -1], [0, -1, -1, -1, -1, -1]]
@@ -89,12 +89,12 @@ def test_a_series_is_forecast_each_step_or_at_its_end(tmp_path):
     np.testing.assert_array_equal(ahead.examples["target"][0], x[0, 2:])
     np.testing.assert_array_equal(ahead.examples["target"][1, :2], x[1, 2:4])
     assert np.isnan(ahead.examples["target"][1, 2:]).all()
-    assert asked(ahead) == ("forecasting", (2, 4, 0))
+    assert asked(ahead) == ("forecasting", (2, 4, 0, True))
     rest = read(name, tmp_path, horizon=2)
     np.testing.assert_array_equal(rest.examples["length"], [4, 2, 4, 4])
     np.testing.assert_array_equal(rest.inputs[1], np.vstack([x[1, :2], np.zeros((2, 2))]))  # what is to be told is not shown
     np.testing.assert_array_equal(rest.examples["target"][1], x[1, 2:4])
-    assert asked(rest) == ("forecasting", (2, 2, 0))
+    assert asked(rest) == ("forecasting", (2, 2, 0, True))
 
 
 def test_statistics_are_those_of_the_real_steps_of_the_training_split(tmp_path):
@@ -138,7 +138,7 @@ def test_every_character_but_the_first_of_a_split_is_told_once(tmp_path_factory,
     (folder / "my.txt").write_text(text)
     dataset = read(f"text:{folder / 'my.txt'}", folder, sequence_length=length)
     names, start = dataset.spec.words, 0
-    assert asked(dataset) == ("language_modeling", (len(set(text)), length, len(set(text))))
+    assert asked(dataset) == ("language_modeling", (len(set(text)), length, len(set(text)), False))
     for split, part in zip(
         dataset.spec.splits, (text[: size * 8 // 10], text[size * 8 // 10 : size * 9 // 10], text[size * 9 // 10 :]), strict=True
     ):

@@ -78,7 +78,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lstm_seq2seq": functools.partial(EncoderDecoder, cell=LSTMCell),
 }
 
-_NOT_KNOBS = {"num_classes", "axis_name", "output_steps", "vocabulary", "cell", "parent", "name"}
+_NOT_KNOBS = {"num_classes", "axis_name", "output_steps", "vocabulary", "values", "cell", "parent", "name"}
 # And Literals: what a flag can say; other fields are for partials.
 _KNOB_TYPES = (int, float, bool, str, tuple[int, ...])
 
@@ -99,6 +99,7 @@ def build(
     axis_name: str | None = None,
     output_steps: int | None = None,
     vocabulary: int = 0,
+    values: bool = False,
     **knobs: Any,
 ) -> nn.Module:
     """The module called `name`, to be used as `module.apply(variables, images, train=False)`.
@@ -109,6 +110,7 @@ def build(
         axis_name: the mapped axis over which a batch is split, for models whose examples meet (batch norm, dropout).
         output_steps: outputs of a sequence; None: one an example, without an axis of time.
         vocabulary: how many different tokens there are where the input is such; else 0.
+        values: whether the outputs are values, or logits.
         **knobs: fields of the module; absent ones keep its defaults.
 
     Raises:
@@ -116,7 +118,7 @@ def build(
     """
     check(name, knobs)
     shared = {"num_classes": num_classes, "axis_name": axis_name}
-    shared |= {"output_steps": output_steps, "vocabulary": vocabulary}
+    shared |= {"output_steps": output_steps, "vocabulary": vocabulary, "values": values}
     fields = module_class(name).__dataclass_fields__
     return MODELS[name](**{k: v for k, v in shared.items() if k in fields}, **knobs)
 

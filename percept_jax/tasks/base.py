@@ -71,11 +71,13 @@ class Outputs(NamedTuple):
         num_classes: numbers at each position: a logit for each class, or one for each feature of a value.
         output_steps: time steps of a sequence of outputs; None: one output an example, without an axis of time.
         vocabulary: distinct tokens of inputs that are tokens; else 0.
+        values: whether the outputs are values, rather than logits.
     """
 
     num_classes: int
     output_steps: int | None = None
     vocabulary: int = 0
+    values: bool = False
 
 
 class Scale(NamedTuple):

@@ -18,7 +18,7 @@ RMSE = Metric("rmse", False, "#.4g", lambda sums: math.sqrt(sums["squared_error"
 
 def _outputs(spec: Spec) -> Outputs:
     *steps, features = spec.features["target"].shape
-    return Outputs(features, steps[0] if steps else None, len(spec.words))
+    return Outputs(features, steps[0] if steps else None, len(spec.words), values=True)
 
 
 def _targets(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
