@@ -21,7 +21,7 @@ IMPORTS = {
     "+ numpy": "import numpy",
     "+ jax": "import numpy, jax",
     "+ flax, optax": "import numpy, jax, flax.linen, optax",
-    "+ all that a run imports": "import percept_jax.commands, percept_jax.api, tensorboardX",
+    "+ all that a run imports": "import percept_jax.cli.main, percept_jax.api, tensorboardX",
 }
 
 
