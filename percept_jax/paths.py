@@ -19,6 +19,14 @@ LONGEST_OUTPUT = 220
 _SPECIAL = ("/proc", "/sys", "/dev")
 
 
+def cache_folder() -> Path:
+    """Returns where what can be computed again is kept for the next process: $XDG_CACHE_HOME/percept_jax, else under ~/.cache.
+
+    Raises RuntimeError where there is no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "percept_jax"
+
+
 def user_path(text: str | os.PathLike, flag: str | None = None, where: str | None = None) -> Path:
     """Returns the path that `text` names, with `~` and `~user` expanded. It need not exist.
 

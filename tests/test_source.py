@@ -1,7 +1,11 @@
 """What a run's identity covers: the code that decides its result, and neither comments nor what only shows it."""
 
+import functools
+import importlib.util
+import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +15,17 @@ from percept_jax.data import registry
 from percept_jax.experiment import Experiment
 from percept_jax.training import identity, source
 
-PACKAGE = Path(source.__file__).parent.parent
+PACKAGE = source.PACKAGE
 
 
 def digest(package, model="lenet5", dataset="digits", loads=False):
-    return source.digest(model, models.module_class(model), registry.reader_class(dataset), loads, package)
+    return source.digest(model, models.MODELS[model], registry.reader_class(dataset), loads, package)
+
+
+def forget():
+    """As if this process had just begun: what is cached was read before an edit."""
+    for cached in (source._digest, source._part, source._functions):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -25,6 +35,7 @@ def copy(tmp_path):
 
 
 def edit(path, pattern, text):
+    forget()
     content, count = re.subn(pattern, text, path.read_text(), count=1, flags=re.MULTILINE)
     assert count == 1, path
     path.write_text(content)
@@ -47,6 +58,8 @@ SAME = {
     "the help of a flag": ("experiment.py", r'"network to train', '"which network to train'),
     "a flag that says where a run goes": ("experiment.py", r'False, "infra", "run", "start', 'True, "infra", "run", "start'),
     "loading weights, which it does not": ("weights/file.py", r"^SHOWN = 8", "SHOWN = 9"),
+    "a data set in the table": ("data/registry.py", r'^    "npz": Kind', '    "mine": Kind(ImageFolder),\n    "npz": Kind'),
+    "a check before a run": ("training/preflight.py", r"> steps:\n        yield", ">= steps:\n        yield"),
     "a sweep": ("sweeps/plan.py", r"\[:12\]", "[:11]"),
 }  # fmt: skip
 
@@ -65,6 +78,14 @@ DIFFERENT = {
     "the loss": ("tasks/losses.py", r"0\.5 \* jnp\.sum", "0.4 * jnp.sum"),
     "a default": ("training/optim.py", r'learning_rate: float = knob\(0\.1', "learning_rate: float = knob(0.2"),
     "the statistics": ("data/preprocess.py", r"deviation > 0", "deviation > 1"),
+    "a statement that leaves a loop": (
+        "training/pack.py",
+        r"^( *)    self\.report\.note\(line\)\n        return found",
+        r"\1self.report.note(line)\n        return found",
+    ),
+    "how long the loop goes on": ("training/loop.py", r"while not pack\.over", "while True"),
+    "the size of images": ("training/preflight.py", r"wanted or max\(", "wanted or min("),
+    "the check of what was read": ("data/registry.py", r"return dataset$", "return None"),
     "which error it is": ("data/images.py", r"raise ValueError\(f\"an image file", 'raise TypeError(f"an image file'),
 }  # fmt: skip
 
@@ -106,30 +127,131 @@ def test_no_room_that_shows_or_stores_is_followed():
         assert (PACKAGE / name).is_file(), name
 
 
-def test_a_model_from_elsewhere_is_in_its_own_identity(tmp_path, monkeypatch):
-    import importlib.util
+def test_every_module_that_is_passed_over_is_met():
+    """None of them is listed for nothing, and the rest of what the loop imports counts: a new module does so by itself."""
+    met = set()
+    for model, dataset in (("lenet5", "digits"), ("gru", "text:x"), ("cnn", "folder:x"), ("lstm", "npz:x")):
+        for name in source.modules(model, models.MODELS[model], registry.reader_class(dataset), True):
+            path = PACKAGE / name
+            imported = source._imported(source.ast.parse(path.read_bytes()), path, PACKAGE)
+            met |= {file.relative_to(PACKAGE).as_posix() for file in imported}
+    assert met >= source.NEUTRAL
 
-    from percept_jax.models.mlp import Linear
 
-    path = tmp_path / "mine.py"
-    path.write_text("from percept_jax.models.mlp import Linear\n\n\nclass Mine(Linear):\n    scale = 1\n")
+@pytest.mark.parametrize("line", ["from percept_jax.training import extra", "from . import extra", "from .extra import x"])
+def test_a_module_that_the_loop_imports_tomorrow_counts(line, copy):
+    (copy / "training" / "extra.py").write_text("x = 1\n")
+    edit(copy / "training/pack.py", r"^import math$", "import math")
+    edit(copy / "training/pack.py", r"    def advance\(self.*\n", rf"\g<0>        {line}\n")
+    first = digest(copy)
+    edit(copy / "training/extra.py", r"1", "2")
+    assert digest(copy) != first
 
-    def code():
-        spec = importlib.util.spec_from_file_location("mine", path)
+
+def test_a_name_beside_a_module_in_one_import_is_followed_too(copy):
+    (copy / "weights" / "__init__.py").write_text("x = 1\n")
+    edit(copy / "training/pack.py", r"    def advance\(self.*\n", r"\g<0>        from percept_jax.weights import file, x\n")
+    first = digest(copy)
+    edit(copy / "weights/__init__.py", r"1", "2")
+    assert digest(copy) != first
+
+
+def test_arrays_of_a_program_have_their_reader(copy):
+    first = digest(PACKAGE, dataset="arrays-0123456789ab")
+    edit(copy / "data/readers/arrays.py", r"^HOLD_OUT = 0\.2", "HOLD_OUT = 0.3")
+    assert digest(copy, dataset="arrays-0123456789ab") != first
+    assert digest(copy) == digest(PACKAGE)
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Makes a model of files outside of the package, the last one with its class, and puts it into MODELS: name -> text."""
+
+    def register(folder="here", **texts):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name, text in texts.items():
+            (tmp_path / folder / f"{name}.py").write_text(text)
+        spec = importlib.util.spec_from_file_location(name, tmp_path / folder / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
-        monkeypatch.setitem(__import__("sys").modules, "mine", module)
+        monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.syspath_prepend(tmp_path / folder)
         spec.loader.exec_module(module)
         monkeypatch.setitem(models.MODELS, "mine", module.Mine)
-        source._digest.cache_clear()
-        source._parsed.cache_clear()
+        forget()
         return identity.code(Experiment(model="mine", steps=1))
 
-    first = code()
-    assert issubclass(models.MODELS["mine"], Linear)
-    path.write_text(path.read_text() + "# A comment.\n")
-    assert code() == first
-    path.write_text(path.read_text().replace("scale = 1", "scale = 2"))
-    assert code() != first
+    return register
+
+
+MINE = "from percept_jax.models.mlp import Linear\n\n\nclass Mine(Linear):\n    scale = 1\n"
+
+
+def test_a_model_from_elsewhere_is_in_its_own_identity(mine):
+    first = mine(model_of_mine=MINE)
+    assert mine(model_of_mine=MINE + "# A comment.\n") == first
+    assert mine(model_of_mine=MINE.replace("scale = 1", "scale = 2")) != first
+    # Wherever it lies.
+    assert mine("there", model_of_mine=MINE) == first
+
+
+def test_what_a_model_from_elsewhere_is_built_upon_counts(mine, copy):
+    text = "import layers_of_mine\n" + MINE + "from percept_jax import api\n"
+    first = mine(layers_of_mine="WIDTH = 1\n", model_of_mine=text)
+    made, reader = models.MODELS["mine"], registry.reader_class("digits")
+    inside = source.digest("mine", made, reader, package=copy)
+    assert not [name for name in source.modules("mine", made, reader) if name.startswith(("api", "cli/"))]
+    edit(copy / "models/mlp.py", r"^class Linear", "DEPTH = 1\n\n\nclass Linear")
+    assert source.digest("mine", made, reader, package=copy) != inside
+    assert mine(layers_of_mine="WIDTH = 2\n", model_of_mine=text) != first
+
+
+def test_the_arguments_of_a_partial_from_elsewhere_count(monkeypatch):
+    from flax import linen as nn
+
+    from percept_jax.models.mlp import MLP
+    from percept_jax.models.recurrent import LSTMCell, Recurrent
+
+    def code(made):
+        monkeypatch.setitem(models.MODELS, "mine", made)
+        return identity.code(Experiment(model="mine", steps=1))
+
+    entries = [
+        functools.partial(MLP, hidden=(8,)),
+        functools.partial(MLP, hidden=(9,)),
+        functools.partial(Recurrent, cell=LSTMCell),
+    ]
+    assert len({code(made) for made in [*entries, functools.partial(Recurrent, cell=nn.GRUCell)]}) == 4
+    assert code(functools.partial(functools.partial(MLP, hidden=(3,)), hidden=(8,))) != code(entries[0])
+    assert code(functools.partial(MLP, hidden=(8,))) == code(entries[0])
+
+
+def test_the_digest_of_unchanged_sources_is_remembered(copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept = tmp_path / "cache" / "percept_jax" / "source.json"
+    forget()
+    first = digest(copy)
+    assert list(json.loads(kept.read_text()).values()) == [first]
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "_computed", None)
+        forget()
+        assert digest(copy) == first
+    # What is damaged is not believed.
+    whole = kept.read_text()
+    for content in ("", "[]", "{}", whole.replace(first, "0" * 31), whole[:-9]):
+        kept.write_text(content)
+        forget()
+        assert digest(copy) == first
+    edit(copy / "training/step.py", *DIFFERENT["the step"][1:])
+    assert digest(copy) != first
+    assert len(json.loads(kept.read_text())) == 2
+    monkeypatch.setattr(source, "KEPT", 1)
+    edit(copy / "training/batch.py", *DIFFERENT["the batch"][1:])
+    last = digest(copy)
+    assert list(json.loads(kept.read_text()).values()) == [last]
+    # Where no file can be, it is computed each time.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+    forget()
+    digest(copy)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from percept_jax.console import say
+from percept_jax.paths import cache_folder
 
 
 def prepare_jax(quiet: bool = False) -> None:
@@ -23,8 +24,7 @@ def use_compilation_cache() -> None:
     By processor, since code that XLA compiled for one CPU may not run on another that shares the home directory.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "percept_jax" / _processor()))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / _processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

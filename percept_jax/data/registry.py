@@ -16,6 +16,7 @@ import numpy as np
 
 from percept_jax.data import cache
 from percept_jax.data.readers import tfds, toy
+from percept_jax.data.readers.arrays import Arrays
 from percept_jax.data.readers.base import Reader, ReaderConfig
 from percept_jax.data.readers.image_folder import ImageFolder
 from percept_jax.data.readers.sequence_files import SequenceFile
@@ -100,8 +101,11 @@ def load(
 
 def reader_class(name: str) -> Any:
     """Returns the class of a data set's reader, whether the data are there or not."""
-    kind = parts(name)[0]
-    return READERS[kind].reader if kind else toy.Toy if name in toy.TOYS else TfdsFolder
+    if kind := parts(name)[0]:
+        return READERS[kind].reader
+    if name.startswith(ARRAYS):
+        return Arrays
+    return toy.Toy if name in toy.TOYS else TfdsFolder
 
 
 def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = None) -> Reader:

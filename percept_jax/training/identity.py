@@ -19,8 +19,8 @@ def identity(experiment: Experiment) -> str:
 
     A result that other code computed is thus never taken for this code's result.
     """
-    digest = hashlib.sha256(code(experiment).encode())
     chosen = experiment.chosen()
+    digest = hashlib.sha256(code(experiment).encode())
     # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
     chosen |= {name: content_of(chosen[name]) for name in ("dataset", "init_from") if name in chosen}
     digest.update(json.dumps(chosen, sort_keys=True).encode())
@@ -35,8 +35,7 @@ def content_of(text: str) -> str:
 def code(experiment: Experiment) -> str:
     """Returns a digest of the code that decides the result of an experiment, as this process found it; see `source`."""
     model = experiment.model
-    classes = models.module_class(model), registry.reader_class(experiment.dataset)
-    return source.digest(model, *classes, bool(experiment.init_from))
+    return source.digest(model, models.MODELS[model], registry.reader_class(experiment.dataset), bool(experiment.init_from))
 
 
 def flag_lines(experiment: Experiment) -> list[str]:

@@ -1,188 +1,209 @@
-"""The code that decides a result, as a digest of syntax trees: comments, docstrings and messages are not in it."""
+"""The code that decides a result, as a digest: the modules that compute it, see `syntax` for what of their text counts."""
 
 import ast
+import contextlib
 import functools
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-PACKAGE = Path(__file__).parent.parent
+from percept_jax import files
+from percept_jax.errors import StorageError
+from percept_jax.paths import cache_folder
+from percept_jax.training import syntax
+
+PACKAGE = Path(__file__).resolve().parent.parent
 
 # Where results are computed: these modules, and what they import of this package, directly or not.
-FOLLOWED = (
-    "training/step.py",
-    "training/evaluation.py",
-    "data/preprocess.py",
-    "data/cache.py",
-    "data/sampler.py",
-    "tasks/__init__.py",
-)
-# And these, where weights are loaded.
+FOLLOWED = ("training/loop.py", "data/cache.py")
+# And this one, where weights are loaded; else it is passed over.
 LOADS = "training/init_from.py"
-# What decides, but imports much that does not: the loop's order, the choice of the best step, what is logged.
-ALONE = ("training/pack.py", "training/loop.py", "training/trial.py")
-# What moves bytes and text and computes nothing: files, messages, checks, and the table of data sets.
+# What moves bytes and text and computes nothing: files, messages, checks. It is passed over, with what only it imports.
 NEUTRAL = {
-    *("errors.py", "console.py", "paths.py", "files.py", "deletion.py", "validation.py", "records.py"),
-    *("data/registry.py", "data/bad_records.py", "training/stored.py", "training/checkpoint.py", "training/identity.py"),
+    *("errors.py", "files.py", "deletion.py", "paths.py", "console.py", "validation.py", "data/bad_records.py"),
+    *("training/run_dir.py", "training/reporter.py", "training/stored.py"),
+    *("training/checkpoint.py", "training/pack_checkpoints.py"),
 }
+# Of modules that mostly check and look up, the functions that decide.
+FUNCTIONS = {
+    "training/preflight.py": ("select", "image_size", "stored_size"),
+    "data/registry.py": ("load", "open_reader"),
+}
+# What a file from outside of this package may be built upon. Whatever else it imports of it shows or starts runs, or is in
+# the digest anyway.
+BUILT_UPON = ("models", "tasks", "data")
+
+# Digests that are remembered, the latest ones.
+KEPT = 100
 
 
-def digest(model: str, model_class: type, reader_class: type, loads: bool = False, package: Path = PACKAGE) -> str:
+class _Part(NamedTuple):
+    """What a module adds to a digest: its text, and the files that it imports."""
+
+    text: str
+    imports: tuple[Path, ...] = ()
+
+
+def digest(model: str, made: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> str:
     """Returns a digest of the code that decides the results of a model on a data set.
 
     Args:
         model: its name in MODELS; other models are not in the digest.
-        model_class: of its module, which may be defined outside of this package.
-        reader_class: of the data set's reader, likewise.
+        made: what MODELS has under that name: a class, which may be defined outside of this package, or a partial of one.
+        reader: the class of the data set's reader, likewise.
         loads: whether weights are loaded before the first step.
         package: where this package is.
     """
-    return _digest(model, _roots(model_class, reader_class, loads), package)
+    (roots, arguments), (more, others) = _unwrapped(made), _unwrapped(reader)
+    return _digest(model, (*roots, *more), (*arguments, *others), loads, package)
 
 
-def modules(model: str, model_class: type, reader_class: type, loads: bool = False, package: Path = PACKAGE) -> list[str]:
-    """Returns the files that `digest` is of, relative to the package."""
-    return sorted(_modules(model, _roots(model_class, reader_class, loads), package))
+def modules(model: str, made: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> list[str]:
+    """Returns the files that `digest` is of, by the names that they have in it."""
+    return sorted(_parts(model, (*_unwrapped(made)[0], *_unwrapped(reader)[0]), loads, package))
 
 
-def _roots(model_class: type, reader_class: type, loads: bool) -> tuple[str, ...]:
-    own = (_file_of(model_class), _file_of(reader_class))
-    return (*FOLLOWED, *(path for path in own if path), *([LOADS] if loads else []))
+def _unwrapped(made: Any) -> tuple[list[str], list[str]]:
+    """The files of a class behind partials, and of functions and classes among their arguments; the arguments as text."""
+    roots, arguments = [], []
+    while isinstance(made, functools.partial):
+        for name, value in {**dict(enumerate(made.args)), **made.keywords}.items():
+            named = hasattr(value, "__qualname__")
+            # An installed library is a version, as provenance.json has it.
+            roots += [path for path in _file_of(value) if not _is_installed(Path(path))] if named else []
+            arguments.append(f"{name}={f'{value.__module__}.{value.__qualname__}' if named else repr(value)}")
+        made = made.func
+    return [*_file_of(made), *roots], sorted(arguments)
 
 
-def _file_of(cls: type) -> str | None:
-    """Where a class is defined: relative to this package, where it is in it. None where there is no such file."""
+def _file_of(made: Any) -> list[str]:
+    """Where a class or function is defined: relative to this package, where it is in it. Nothing where there is no such file."""
     try:
-        path = Path(inspect.getfile(cls))
+        path = Path(inspect.getfile(made)).resolve()
     except (TypeError, OSError):
-        return None
-    return str(path.relative_to(PACKAGE)) if path.is_relative_to(PACKAGE) else str(path)
+        return []
+    if not path.is_file():
+        return []
+    return [str(path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path)]
+
+
+def _is_installed(path: Path) -> bool:
+    return not path.is_relative_to(PACKAGE) and bool({"site-packages", "dist-packages"} & {*path.parts})
 
 
 @functools.cache
-def _digest(model: str, roots: tuple[str, ...], package: Path) -> str:
-    state = hashlib.sha256()
-    for name, tree in sorted(_modules(model, roots, package).items()):
-        parts: list[str] = []
-        _write(tree, parts)
-        state.update(f"\0{name}\0".encode() + "\0".join(parts).encode())
+def _digest(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
+    if any(Path(root).is_absolute() for root in roots):
+        return _computed(model, roots, arguments, loads, package)
+    return _remembered(model, roots, arguments, loads, package)
+
+
+def _computed(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
+    state = hashlib.sha256(repr(arguments).encode())
+    for name, part in sorted(_parts(model, roots, loads, package).items()):
+        state.update(f"\0{name}\0{part.text}".encode())
     return state.hexdigest()[:32]
 
 
-def _modules(model: str, roots: tuple[str, ...], package: Path) -> dict[str, ast.Module]:
-    found: dict[str, ast.Module] = {}
-    waiting = list(roots)
+def _remembered(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
+    """What `_computed` returns, kept for the next process: to parse the modules takes ten times as long as to compare them."""
+    now = hashlib.sha256(sys.version.encode())
+    for file in sorted(package.rglob("*.py")):
+        now.update(f"\0{file.relative_to(package)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    now.update(repr((model, roots, arguments, loads)).encode())
+    key = now.hexdigest()
+    kept: dict[str, str] = {}
+    # A file that is absent or damaged is as good as an empty one.
+    with contextlib.suppress(StorageError, RuntimeError):
+        found = files.read_json(cache_folder() / "source.json")
+        kept = found if isinstance(found, dict) else {}
+    if re.fullmatch("[0-9a-f]{32}", str(kept.get(key))):
+        return kept[key]
+    computed = _computed(model, roots, arguments, loads, package)
+    # Where nothing can be written, it is computed again next time.
+    with contextlib.suppress(StorageError, RuntimeError):
+        files.write_json(cache_folder() / "source.json", dict([*kept.items(), (key, computed)][-KEPT:]))
+    return computed
+
+
+def _parts(model: str, roots: tuple[str, ...], loads: bool, package: Path) -> dict[str, _Part]:
+    """What the modules that decide add to a digest, by name; the files of this package are named relative to it."""
+    skipped = {package / name for name in (NEUTRAL if loads else NEUTRAL | {LOADS})}
+    found: dict[str, _Part] = {}
+    waiting = [package / name for name in (*FOLLOWED, *roots)]
     while waiting:
-        name = waiting.pop()
-        if name in found or name in NEUTRAL:
-            continue
-        found[name] = _pruned(_parsed(package / name), {"MODELS": model})
-        if not Path(name).is_absolute():
-            waiting += _imported(found[name], package)
-    return found | {name: _parsed(package / name) for name in ALONE}
+        path = waiting.pop()
+        name = _name(path, package)
+        if name not in found and path not in skipped:
+            found[name] = _part(path, model if name == "models/__init__.py" else "", package)
+            waiting += found[name].imports
+    return found | {name: _Part(_functions(package / name, names)) for name, names in FUNCTIONS.items()}
+
+
+def _name(path: Path, package: Path) -> str:
+    """The name of a file in a digest, which does not tell where the file lies."""
+    if path.is_relative_to(package):
+        return path.relative_to(package).as_posix()
+    return f"outside/{path.relative_to(_import_root(path)).as_posix()}"
 
 
 @functools.cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
+def _part(path: Path, model: str, package: Path) -> _Part:
+    tree = ast.parse(path.read_bytes())
+    tree = syntax.chosen_alone(tree, {"MODELS": model}) if model else tree
+    return _Part(syntax.canonical(tree), tuple(_imported(tree, path, package)))
 
 
-def _imported(tree: ast.Module, package: Path) -> Iterator[str]:
-    """The files of this package that a module imports, inside of functions too."""
+@functools.cache
+def _functions(path: Path, names: tuple[str, ...]) -> str:
+    return syntax.canonical(syntax.functions_alone(ast.parse(path.read_bytes()), names))
+
+
+def _imported(tree: ast.Module, path: Path, package: Path) -> Iterator[Path]:
+    """The files that a module imports, inside of functions too, of this package or of the folder that it is imported from."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
+            choices = [[alias.name] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
             # `from percept_jax.data import feed` is a module, `from percept_jax.data.feed import Data` a name in one.
-            inside = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name for name in inside if _file(name, package)] or [node.module]
+            module = _absolute(node, path, package)
+            choices = [[f"{module}.{alias.name}", module] for alias in node.names]
         else:
             continue
-        yield from (file for name in names if (file := _file(name, package)))
+        for names in choices:
+            yield from [file for name in names if (file := _file(name, path, package))][:1]
 
 
-def _file(module: str, package: Path) -> str | None:
+def _absolute(node: ast.ImportFrom, path: Path, package: Path) -> str:
+    """The module that `from MODULE import` names, with the dots of a relative import resolved."""
+    if not node.level:
+        return node.module or ""
+    root = package.parent if path.is_relative_to(package) else _import_root(path)
+    above = path.parents[node.level - 1].relative_to(root).parts
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def _file(module: str, importer: Path, package: Path) -> Path | None:
+    """The file of a module that a file imports; None where it is of another package."""
     first, *parts = module.split(".")
-    if first != PACKAGE.name or not parts:
+    inside = importer.is_relative_to(package)
+    if first == PACKAGE.name:
+        root = package if parts and (inside or parts[0] in BUILT_UPON) else None
+    else:
+        root, parts = None if inside or _is_installed(importer) else _import_root(importer), [first, *parts]
+    if root is None:
         return None
-    for name in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
-        if (package / name).is_file():
-            return name
-    return None
+    place = root.joinpath(*parts)
+    return next((path for path in (place.with_name(f"{place.name}.py"), place / "__init__.py") if path.is_file()), None)
 
 
-def _pruned(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
-    """A module with the chosen entries of its tables alone, and without imports and constants that only others use."""
-    tables = {node.target.id: node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
-    if not chosen.keys() & tables.keys():
-        return tree
-    body: list[ast.stmt] = []
-    for node in tree.body:
-        for table, key in chosen.items():
-            if node is tables.get(table) and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
-                entries = zip(node.value.keys, node.value.values, strict=True)
-                kept = [value for name, value in entries if isinstance(name, ast.Constant) and name.value == key]
-                body += [ast.Expr(value) for value in kept]
-                break
-        else:
-            body.append(node)
-    while True:
-        used = {
-            name.id for node in body for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)
-        }
-        kept_body = [node for node in body if not _names(node) or _names(node) & used]
-        if len(kept_body) == len(body):
-            return ast.Module(body, [])
-        body = kept_body
-
-
-def _names(node: ast.stmt) -> set[str]:
-    """The names that an import or the assignment of a constant makes; none of other statements."""
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
-        return {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return set()
-
-
-def _write(node: ast.AST, parts: list[str]) -> None:
-    """Writes down a syntax tree, without what only a person reads: docstrings, messages, the help of a knob."""
-    parts.append(type(node).__name__)
-    if isinstance(node, ast.Raise):
-        # Its message may change; which error it is may not.
-        parts += [name.id for name in ast.walk(node) if isinstance(name, ast.Name)][:1]
-        return
-    for field in node._fields:
-        value = getattr(node, field, None)
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                if not _is_docstring(child) and not _is_infra(child):
-                    _write(_without_help(child), parts)
-            elif child is not None:
-                parts.append(repr(child))
-
-
-def _is_docstring(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _knob(node: ast.AST) -> ast.Call | None:
-    """The call that declares a knob, `name: type = knob(default, role, group, help)`; None for other statements."""
-    call: Any = node.value if isinstance(node, ast.AnnAssign) else None
-    return call if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "knob" else None
-
-
-def _is_infra(node: ast.AST) -> bool:
-    """Whether a statement declares a knob that does not decide a result."""
-    call = _knob(node)
-    return call is not None and isinstance(call.args[1], ast.Constant) and call.args[1].value == "infra"
-
-
-def _without_help(node: ast.AST) -> ast.AST:
-    call = _knob(node)
-    if call is None or not isinstance(node, ast.AnnAssign):
-        return node
-    return ast.AnnAssign(node.target, node.annotation, ast.Call(call.func, call.args[:2], []), node.simple)
+def _import_root(path: Path) -> Path:
+    """The folder that a file is imported from: the one that its outermost package is in."""
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder

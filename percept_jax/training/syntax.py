@@ -1,0 +1,122 @@
+"""What a piece of Python source computes, as text: comments, layout, docstrings, messages and the help of flags are not in it."""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+# Fields that follow from where a node stands, or that only a type checker reads.
+_IMPLIED = {"ctx", "kind", "type_comment", "type_ignores"}
+
+
+def canonical(tree: ast.AST) -> str:
+    """Returns a syntax tree as text: two trees have the same text only if they compute the same.
+
+    Each node stands in parentheses with the names of the fields that it has, so that it shows where a block or a list of
+    arguments ends. An absent field is not written: a field that a later Python adds changes nothing where it is not used.
+    """
+    parts: list[str] = []
+    _write(tree, parts)
+    return " ".join(parts)
+
+
+def chosen_alone(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
+    """Returns a module whose tables have their chosen entries alone, without imports and constants that only others use.
+
+    Args:
+        tree: the module. A table is a dictionary that is assigned, with an annotation, at its top level.
+        chosen: table name to key. Of a table without that key no entry is left.
+    """
+    tables = {node.target.id: node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    if not chosen.keys() & tables.keys():
+        return tree
+    body: list[ast.stmt] = []
+    for node in tree.body:
+        for table, key in chosen.items():
+            if node is tables.get(table) and isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
+                entries = zip(node.value.keys, node.value.values, strict=True)
+                kept = [value for name, value in entries if isinstance(name, ast.Constant) and name.value == key]
+                body += [ast.Expr(value) for value in kept]
+                break
+        else:
+            body.append(node)
+    while True:
+        used = {
+            name.id for node in body for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)
+        }
+        kept_body = [node for node in body if not _names(node) or _names(node) & used]
+        if len(kept_body) == len(body):
+            return ast.Module(body, [])
+        body = kept_body
+
+
+def functions_alone(tree: ast.Module, names: tuple[str, ...]) -> ast.Module:
+    """Returns a module that consists of some functions of `tree`. Raises LookupError where it lacks one of them."""
+    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return ast.Module([found[name] for name in names], [])
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """The names that an import or the assignment of a constant makes; none of other statements."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return set()
+
+
+def _write(node: ast.AST, parts: list[str]) -> None:
+    parts.append("(" + type(node).__name__)
+    if isinstance(node, ast.Raise):
+        # Its message may change; which error it is may not.
+        error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        if error:
+            _write(error, parts)
+        parts.append(")")
+        return
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if value is None or field in _IMPLIED:
+            continue
+        if isinstance(value, list):
+            if value:
+                parts.append(field + "[")
+                for child in value:
+                    _write_child(child, parts)
+                parts.append("]")
+        else:
+            parts.append(field)
+            _write_child(value, parts)
+    parts.append(")")
+
+
+def _write_child(child: Any, parts: list[str]) -> None:
+    if not isinstance(child, ast.AST):
+        parts.append(repr(child))
+    elif isinstance(child, ast.AnnAssign):
+        if not _is_infra(child):
+            _write(_without_help(child), parts)
+    elif not _is_docstring(child):
+        _write(child, parts)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _knob(node: ast.AnnAssign) -> ast.Call | None:
+    """The call that declares a knob, `name: type = knob(default, role, group, help)`; None for other statements."""
+    call: Any = node.value
+    return call if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "knob" and len(call.args) > 1 else None
+
+
+def _is_infra(node: ast.AnnAssign) -> bool:
+    """Whether a statement declares a knob that does not decide a result."""
+    call = _knob(node)
+    return call is not None and isinstance(call.args[1], ast.Constant) and call.args[1].value == "infra"
+
+
+def _without_help(node: ast.AnnAssign) -> ast.AnnAssign:
+    call = _knob(node)
+    if call is None:
+        return node
+    return ast.AnnAssign(node.target, node.annotation, ast.Call(call.func, call.args[:2], []), node.simple)
