@@ -77,6 +77,9 @@ def _write(node: ast.AST, parts: list[str]) -> None:
         value = getattr(node, field, None)
         if value is None or field in _IMPLIED:
             continue
+        if isinstance(node, ast.JoinedStr):
+            # Python 3.12.1 ends some f-strings with an empty text, other versions do not.
+            value = [child for child in value if not (isinstance(child, ast.Constant) and child.value == "")]
         if isinstance(value, list):
             if value:
                 parts.append(field + "[")
