@@ -61,11 +61,13 @@ def module_name(path):
 MODULES = {module_name(path): source for path, source in SOURCES.items()}
 # Folder -> the folders that it must not import, not even inside of a function.
 UPWARD = {
-    "models": {"data", "tasks", "training", "weights", "sweeps", "plots", "explain", "api", "cli"},
-    "tasks": {"models", "training", "weights", "sweeps", "plots", "explain", "api", "cli"},
-    "data": {"models", "tasks", "training", "weights", "sweeps", "plots", "explain", "api", "cli"},
-    "weights": {"data", "tasks", "training", "sweeps", "plots", "explain", "api", "cli"},
-    "training": {"sweeps", "explain", "api", "cli"},
+    "models": {"data", "tasks", "training", "weights", "sweeps", "analysis", "plots", "explain", "api", "cli"},
+    "tasks": {"models", "training", "weights", "sweeps", "analysis", "plots", "explain", "api", "cli"},
+    "data": {"models", "tasks", "training", "weights", "sweeps", "analysis", "plots", "explain", "api", "cli"},
+    "weights": {"data", "tasks", "training", "sweeps", "analysis", "plots", "explain", "api", "cli"},
+    "training": {"sweeps", "analysis", "plots", "explain", "api", "cli"},
+    "plots": {"models", "tasks", "data", "weights", "training", "sweeps", "analysis", "explain", "api", "cli"},
+    "analysis": {"models", "tasks", "data", "weights", "training", "sweeps", "explain", "api", "cli"},
     "sweeps": {"explain", "api", "cli"},
     "explain": {"sweeps", "cli"},
 }
@@ -144,6 +146,16 @@ def test_importing_the_package_imports_nothing_heavy():
         code = f"import sys, {name}; print(*sys.modules)"
         loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
         assert not absent & set(loaded)
+
+
+@pytest.mark.parametrize("folder", ["analysis", "plots"])
+def test_what_only_reads_files_imports_no_jax(folder):
+    """Not even through another module: a comparison starts in a second."""
+    names = [name for name in MODULES if name.startswith(f"percept_jax.{folder}.")]
+    code = f"import sys, {', '.join(names)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(names) <= set(loaded)
+    assert not {"jax", "flax", "optax"} & set(loaded)
 
 
 def test_launch_sh_tells_of_each_command(launch):
