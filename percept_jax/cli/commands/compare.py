@@ -12,10 +12,11 @@ def run(request: Request) -> dict[str, Any]:
     """Writes and prints the table of sweeps and runs, paired by seed. Returns it."""
     import hashlib
 
-    from percept_jax import files, records
+    from percept_jax import records
     from percept_jax.analysis import output
     from percept_jax.analysis.load import load
     from percept_jax.paths import output_path, user_path
+    from percept_jax.sweeps.sweep_dir import SweepDir
     from percept_jax.training.run_dir import ROOT
 
     if not request.words or any(word.endswith(".sweep") for word in request.words):
@@ -26,7 +27,7 @@ def run(request: Request) -> dict[str, Any]:
         raise UsageError(f"{to} is not a folder", "to")
     loaded = load(paths, options["metric"], options["baseline"])
     if len(paths) == 1 and records.is_sweep(paths[0]) and not to:
-        with files.locked(paths[0] / ".locks" / "tables", wait=True, folder=paths[0]) as lock:
+        with SweepDir(paths[0]).lock_tables() as lock:
             return output.show(loaded, lock)
     digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
     with output.claim(to or ROOT / "runs" / f"compare-{digest}") as lock:
