@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from percept_jax import Experiment, load, train
 from percept_jax.cli.main import main
-from percept_jax.data import preprocess
+from percept_jax.data import feed, preprocess
 from percept_jax.errors import DataError, UsageError
 from percept_jax.tasks import task_of
-from percept_jax.training import evaluation
 
 RNG = np.random.default_rng(0)
 
@@ -367,15 +366,11 @@ def test_flags_for_series_are_refused_where_there_are_none(base):
 
 
 @pytest.mark.slow
-def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path):
+def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path, monkeypatch):
     (tmp_path / "my.txt").write_text("to be or not to be " * 60)
     run = train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", sequence_length=11, steps=5))
-    before = evaluation.BATCH
-    try:
-        evaluation.BATCH = 3
-        again = load(run.path).evaluate()["test"]
-    finally:
-        evaluation.BATCH = before
+    monkeypatch.setattr(feed, "BATCH", 3)
+    again = load(run.path).evaluate()["test"]
     assert again["positions"] == run.result["test"]["positions"]
     assert again["loss"] == pytest.approx(run.result["test"]["loss"], rel=1e-6)
 
