@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -15,8 +16,14 @@ jax.config.update("jax_platforms", "cpu")
 from helpers import load
 
 from percept_jax import Experiment
+from percept_jax.analysis import report
+from percept_jax.cli.runtime import use_compilation_cache
+from percept_jax.data.images import encode_png
+from percept_jax.plots import figure, run
 
 ROOT = Path(__file__).parent.parent
+# A picture of one pixel, in place of those that a test does not look at.
+BLANK = encode_png(np.zeros((1, 1, 3), np.uint8))
 
 
 def pytest_addoption(parser):
@@ -31,12 +38,27 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="PERCEPT_TEST_DATA is not set"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leaves out what takes most of a short run's time: XLA's optimizations, and the drawing of pictures.
+
+    Tests marked `optimized` compile the programs that users run, also in processes that they start; `pictures` ones draw.
+    """
+    optimized, pictures = (item.get_closest_marker(name) is not None for name in ("optimized", "pictures"))
+    jax.config.update("jax_disable_most_optimizations", not optimized)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(not optimized)
+    run.png = report.png = figure.png if pictures else lambda *args: BLANK
+
+
 @pytest.fixture(scope="session", autouse=True)
 def data_dir(tmp_path_factory):
-    """A data folder with the digits in it, which every process of the suite uses."""
+    """A data folder with the digits in it, which every process of the suite uses; they share what they compile, too."""
     folder = tmp_path_factory.mktemp("data")
     os.environ["TFDS_DATA_DIR"] = str(folder)
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    # The workers of pytest-xdist have their own folders in one of the session.
+    session = tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    os.environ["XDG_CACHE_HOME"] = str(session / "cache")
+    use_compilation_cache()
     load("digits", folder, 8)
     return folder
 

@@ -15,6 +15,8 @@ from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
 from percept_jax.training.program import make_program
 
+# The bits of the programs that users run.
+pytestmark = pytest.mark.optimized
 SMOOTH = {"activation": "tanh", "pooling": "average"}
 KNOBS = {False: {}, True: SMOOTH}
 

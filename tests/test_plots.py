@@ -19,7 +19,7 @@ from percept_jax.plots.arrays import draw_boundary as draw_plane
 from percept_jax.plots.arrays import draw_grid
 from percept_jax.plots.run import draw_finished_run, draw_run
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.pictures, pytest.mark.filterwarnings("error")]
 
 CHINESE, EMOJI, PRIVATE = "\u732b\u72ac", "\U0001f996\U0001fabf", "\ue000\U0010fffd"
 NAMES = {

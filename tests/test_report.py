@@ -14,7 +14,7 @@ from percept_jax.errors import StorageError
 from percept_jax.metrics import EARLIER, find
 from percept_jax.plots.run import read_log
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.pictures, pytest.mark.filterwarnings("error")]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

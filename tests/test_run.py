@@ -568,7 +568,6 @@ SEEN_ELSEWHERE = {*knobs.names(AugmentationConfig)} - {"rotation"}
 
 @pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])
 def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
-    monkeypatch.setattr("percept_jax.plots.run.draw_run", lambda path: [])  # a fifth of a second each
     where, color = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})
     run = train(changed, data=colorful() if color else None)

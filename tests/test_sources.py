@@ -564,7 +564,6 @@ def xnor(tmp_path, model, seed, **knobs):
 
 @pytest.mark.slow
 def test_xnor_is_learnt_by_two_hidden_units_and_by_no_linear_model(tmp_path, monkeypatch):
-    monkeypatch.setattr("percept_jax.plots.run.draw_run", lambda path: [])  # a fifth of a second each
     learnt = [xnor(tmp_path, "mlp", seed, hidden=(2,), activation="maxout") for seed in range(10)]
     assert sum(accuracy == 1 for accuracy in learnt) >= 9
     assert max(xnor(tmp_path, "linear", seed) for seed in range(3)) <= 0.75  # of four, at most three lie right of a line

@@ -27,6 +27,8 @@ from percept_jax.sweeps.plan import PackPlan
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
 
+# The bits of the programs that users run.
+pytestmark = pytest.mark.optimized
 BASE = ["--model=mlp", "--hidden=16", "--steps=20", "--batch_size=32", "--learning_rate=0.05", "--eval_every=10"]
 BASE += ["--log_every=5", "--devices=1", "--pack=off"]  # one program for most of what follows
 FIRST = len(BASE) + 1  # number of the line below
@@ -37,7 +39,6 @@ LENET = ["--model=lenet5", "--norm=batch", "--image_size=16"]
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take longer than the training."""
-    monkeypatch.setattr("percept_jax.plots.run.draw_run", lambda path: [])
     monkeypatch.setattr(report, "write", lambda *args: [])
 
 

@@ -43,7 +43,7 @@ class Objective(NamedTuple):
 
 def quadratic(logits: Array, targets: Array) -> Array:
     """Half the squared distance between sigmoid outputs and targets, `[...]`: the lectures' first loss."""
-    return 0.5 * jnp.sum((jax.nn.sigmoid(logits) - targets) ** 2, axis=-1)
+    return optax.l2_loss(jax.nn.sigmoid(logits), targets).sum(axis=-1)
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
@@ -62,7 +62,7 @@ def perceptron(logits: Array, targets: Array) -> Array:
 
 def squared_error(outputs: Array, targets: Array) -> Array:
     """The mean over features of the squared error, `[...]`."""
-    return jnp.mean((outputs - targets) ** 2, axis=-1)
+    return optax.squared_error(outputs, targets).mean(axis=-1)
 
 
 def _decision(logits: Array) -> Array:

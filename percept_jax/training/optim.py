@@ -168,19 +168,22 @@ OPTIMIZERS: dict[str, Callable[[OptimNumbers], optax.GradientTransformation]] = 
 def make_optimizer(
     name: str, rate: Array, hparams: OptimNumbers, freeze: str = "", lr_scale: str = ""
 ) -> optax.GradientTransformation:
-    """The optimizer of one step: clipping, then OPTIMIZERS[name], then the learning rate, each for what is not frozen.
+    """Returns the optimizer of one step: clipping, then OPTIMIZERS[name], then the learning rate.
 
-    A frozen leaf's gradient does not count in the norm that is clipped, and there is no optimizer state for it.
+    A frozen leaf gets no update and has no optimizer state, and its gradient does not count in the norm that is clipped.
     """
     optimizer, last = OPTIMIZERS[name](hparams), optax.scale_by_learning_rate(rate)
     if lr_scale:
         factors = functools.partial(scales, lr_scale=lr_scale)
         last = optax.chain(last, optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, factors(updates), updates)))
+    trained = optax.chain(clip(hparams), optimizer, last)
     if not freeze:
-        return optax.chain(clip(hparams), optimizer, last)
-    still = functools.partial(frozen, freeze=freeze)
-    optimizer = optax.masked(optimizer, lambda params: jax.tree.map(lambda fixed: not fixed, still(params)))
-    return optax.chain(optax.masked(optax.set_to_zero(), still), clip(hparams), optimizer, last)
+        return trained
+
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda still: "frozen" if still else "trained", frozen(params, freeze))
+
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
 
 def matches(path: str, pattern: str) -> bool:
