@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ BLANK = encode_png(np.zeros((1, 1, 3), np.uint8))
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run what is marked slow too")
+
+
+def pytest_configure(config):
+    hypothesis.settings.register_profile("slow", max_examples=500)
+    if config.getoption("--slow"):
+        hypothesis.settings.load_profile("slow")
 
 
 def pytest_collection_modifyitems(config, items):

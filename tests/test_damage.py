@@ -24,9 +24,8 @@ from percept_jax.training.trial import Trial
 
 READ = ("provenance.json", "result.json", "metrics.jsonl", "run.flags", "checkpoints/step_000000015.safetensors",
         "checkpoints/step_000000020.safetensors", "checkpoints/step_000000010.safetensors")  # fmt: skip
-CASES = settings(
-    max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False, database=None
-)
+# 500 cases with --slow.
+CASES = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False, database=None)
 DAMAGE = st.tuples(
     st.sampled_from(READ),
     st.sampled_from(["flip", "flip", "flip", "truncate", "delete", "swap", "append", "empty", "other"]),

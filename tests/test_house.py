@@ -176,6 +176,7 @@ def test_launch_sh_without_arguments_shows_its_use(launch):
     assert "Examples" in done.stdout
 
 
+@pytest.mark.slow
 def test_launch_sh_from_another_directory_end_to_end(launch, tmp_path, digits):
     """A flag file and paths relative to the caller; train, show again, evaluate, predict, all for programs too."""
     (tmp_path / "mine.flags").write_text("--model=mlp\n--steps=60\n--learning_rate=0.05\n--devices=1\n")

@@ -52,7 +52,7 @@ def test_the_delta_recursion_of_back_propagation_through_an_mlp(loss):
     layers = [params[f"Dense_{i}"] for i in range(3)]
     activations, a = [x.reshape(3, -1)], x.reshape(3, -1)
     for layer in layers:
-        z = a @ layer["kernel"] + layer["bias"]
+        z = a @ layer["kernel"] + layer["bias"][None]
         a = sigmoid(z)
         activations.append(a)
     if loss == "quadratic":
@@ -108,7 +108,7 @@ def test_the_perceptron_criterion_is_rosenblatt_s_for_two_classes():
     x, labels = random(40, 1, 1, 2, seed=3), np.arange(40) % 2
     params = {"kernel": jnp.asarray(random(2, 2)), "bias": jnp.asarray(random(2))}
     w, b = params["kernel"][:, 1] - params["kernel"][:, 0], params["bias"][1] - params["bias"][0]
-    y = 2 * labels - 1
+    y = 2.0 * labels - 1
     scores = y * (x[:, 0, 0] @ w + b)
     wrong = scores < 0
     assert 5 < wrong.sum() < 35

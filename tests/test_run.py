@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from percept_jax import Experiment, knobs, load, train
+from percept_jax import Experiment, load, train
 from percept_jax.cli.main import main
-from percept_jax.data.augment import AugmentationConfig
 from percept_jax.errors import DataError, Interrupted, StorageError, UsageError
+from percept_jax.experiment import KNOBS
 from percept_jax.files import read_json_lines
 from percept_jax.training import checkpoint
 from percept_jax.training.identity import flag_lines, identity
@@ -182,6 +182,7 @@ def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_
     assert (result["restarts"], result["redone_steps"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(small, tmp_path):
     """SIGKILL: nothing is saved on the way out. Twenty of them in a row are in test_kill."""
     base = dataclasses.replace(small, steps=400, eval_every=50, checkpoint_every=30, log_every=7, knobs={"hidden": (512, 512)})
@@ -242,6 +243,7 @@ def test_a_checkpoint_of_another_shape_or_dtype_is_refused():
         checkpoint.unflatten({"w": np.zeros((2, 3), "float32"), "v": np.zeros(1)}, template)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_stop_training(small):
     process = start(dataclasses.replace(small, steps=400, eval_every=10))
     process.stdout.readline()
@@ -526,8 +528,6 @@ def test_a_name_is_no_path(small):
 
 
 def test_every_flag_is_among_the_changes_or_tested_elsewhere():
-    from percept_jax.experiment import KNOBS
-
     elsewhere = {"dataset", "data_dir", "run_dir", "fresh"}  # a second data set: trained_on_arrays; places: everywhere here
     elsewhere |= {"extend"}  # in test_extension
     elsewhere |= {"max_bad_records", "fresh_cache"}  # in test_folders
@@ -562,11 +562,11 @@ def colorful():
     return rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8), rng.integers(0, 3, 200)
 
 
-# In what the model is given, by test_step and test_augment.
-SEEN_ELSEWHERE = {*knobs.names(AugmentationConfig)} - {"rotation"}
+# Those of one program share its compilation.
+ONE_PROGRAM = {f for f in CHANGES if f not in KNOBS or KNOBS[f].role != "static"}
 
 
-@pytest.mark.parametrize("flag", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_ELSEWHERE else f for f in CHANGES])
+@pytest.mark.parametrize("flag", [f if f in ONE_PROGRAM else pytest.param(f, marks=pytest.mark.slow) for f in CHANGES])
 def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
     where, color = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})

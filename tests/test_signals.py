@@ -110,6 +110,7 @@ def test_a_second_signal_ends_at_once(small):
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_a_run_without_standard_streams_comes_to_its_end(small):
     """Closed ones, whose numbers the next files that are opened would get."""
     line = f"exec {' '.join(command(small))} <&- >&- 2>&-"

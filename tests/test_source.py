@@ -75,7 +75,7 @@ DIFFERENT = {
     "its reader": ("data/readers/tfds.py", r"^BLOCK = 1000", "BLOCK = 100"),
     "how images are resized": ("data/images.py", r"BILINEAR", "BICUBIC"),
     "the task": ("tasks/classification.py", r"min\(5,", "min(4,"),
-    "the loss": ("tasks/losses.py", r"0\.5 \* jnp\.sum", "0.4 * jnp.sum"),
+    "the loss": ("tasks/losses.py", r"optax\.l2_loss", "0.4 * optax.l2_loss"),
     "a default": ("training/optim.py", r'learning_rate: float = knob\(0\.1', "learning_rate: float = knob(0.2"),
     "the statistics": ("data/preprocess.py", r"deviation > 0", "deviation > 1"),
     "a statement that leaves its block": ("training/pack.py", r"^    ( *self\._settle\(evaluation\.IN_FLIGHT\))$", r"\1"),

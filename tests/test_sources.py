@@ -608,6 +608,7 @@ def test_plot_draws_a_boundary_and_the_pictures_of_a_run_again(tmp_path, capsys)
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_plot_shows_what_augmentation_does_to_training_images(tmp_path, capsys, monkeypatch):
     from percept_jax.training import run_dir
 

@@ -19,8 +19,25 @@ from percept_jax.sweeps.workers import Worker
 KILL = Path(__file__).with_name("_kill.py")
 
 
-@pytest.mark.parametrize("where", ["choose", "load", "compile"])
-@pytest.mark.parametrize("pack", ["auto", "2", "off"])
+@pytest.mark.parametrize(
+    ("where", "pack"),
+    [
+        ("choose", "auto"),
+        ("load", "2"),
+        ("compile", "off"),
+        *(
+            pytest.param(where, pack, marks=pytest.mark.slow)
+            for where, pack in [
+                ("choose", "2"),
+                ("choose", "off"),
+                ("load", "auto"),
+                ("load", "off"),
+                ("compile", "auto"),
+                ("compile", "2"),
+            ]
+        ),
+    ],
+)
 def test_what_fails_while_a_program_is_prepared_costs_its_trials_alone(write, tmp_path, monkeypatch, capsys, pack, where):  # noqa: F811
     path, folder = write("--hidden={24,16}", "--seeds=2"), tmp_path / "sweep"
 

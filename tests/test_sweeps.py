@@ -27,8 +27,6 @@ from percept_jax.sweeps.plan import PackPlan
 from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
 
-# The bits of the programs that users run.
-pytestmark = pytest.mark.optimized
 BASE = ["--model=mlp", "--hidden=16", "--steps=20", "--batch_size=32", "--learning_rate=0.05", "--eval_every=10"]
 BASE += ["--log_every=5", "--devices=1", "--pack=off"]  # one program for most of what follows
 FIRST = len(BASE) + 1  # number of the line below
@@ -136,6 +134,7 @@ def test_a_sweep_as_a_person_starts_it(write, tmp_path, launch):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "flags",
     [
@@ -173,7 +172,8 @@ PACKS = {  # flags, steps to compare, tolerance, --pack, devices, width
 }
 
 
-@pytest.mark.parametrize("case", ["mlp64", *(pytest.param(name, marks=pytest.mark.slow) for name in list(PACKS)[1:])])
+@pytest.mark.optimized
+@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow) for name in PACKS])
 def test_a_wide_pack_is_its_trials_up_to_rounding(write, tmp_path, case):
     """Five trials: packs of one size, the last of which is filled up."""
     base, steps, tolerance, pack, devices, width = PACKS[case]

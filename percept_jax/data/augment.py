@@ -144,7 +144,7 @@ def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Ar
 def translate(image: Array, rows: Array | int, columns: Array | int) -> Array:
     """Moved down and right by whole pixels, zeros coming in: padded and cropped (He et al. 2015, arXiv:1512.03385, 4.2)."""
     height, width = image.shape[:2]
-    i, j = jnp.arange(height, dtype=jnp.int32)[:, None] - rows, jnp.arange(width, dtype=jnp.int32) - columns
+    i, j = jnp.arange(height, dtype=jnp.int32)[:, None] - rows, jnp.arange(width, dtype=jnp.int32)[None] - columns
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     moved = image.at[jnp.clip(i, 0, height - 1), jnp.clip(j, 0, width - 1)].get(mode="promise_in_bounds")
     return jnp.where(inside[..., None], moved, 0)
@@ -174,7 +174,7 @@ def shift_colors(image: Array, components: Array, alphas: Array) -> Array:
     """
     components, alphas = components.astype(image.dtype), alphas.astype(image.dtype)
     # Not a matrix product, which GPUs round to ten bits.
-    return _clip(image + (components * alphas).sum(1))
+    return _clip(image + (components * alphas[None]).sum(1)[None, None])
 
 
 def brightness(image: Array, factor: Array | float) -> Array:
@@ -210,8 +210,9 @@ def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degree
     radians = math.pi / 180
     cos, sin = jnp.cos(radians * degrees) / zoom, jnp.sin(radians * degrees) / zoom
     y, x = (jnp.arange(size, dtype=image.dtype) - (size - 1) / 2 for size in (height, width))
-    rows = sin * x + cos * y[:, None]
-    columns = cos * x - sin * y[:, None] + jnp.tan(radians * shear_degrees) * rows
+    y, x = y[:, None], x[None]
+    rows = sin * x + cos * y
+    columns = cos * x - sin * y + jnp.tan(radians * shear_degrees) * rows
     # Clipped to the ring of zeros around the image: however far out, a place fits an integer, and costs no mask.
     rows = jnp.clip(rows + (height - 1) / 2, -1, height)
     columns = jnp.clip(columns + (width - 1) / 2, -1, width)
@@ -235,9 +236,9 @@ def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill:
     beyond the border is cut off.
     """
     i = jnp.arange(image.shape[0], dtype=jnp.int32)[:, None] - (row - size // 2)
-    j = jnp.arange(image.shape[1], dtype=jnp.int32) - (column - size // 2)
+    j = jnp.arange(image.shape[1], dtype=jnp.int32)[None] - (column - size // 2)
     inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
-    return jnp.where(inside[..., None], fill.astype(image.dtype), image)
+    return jnp.where(inside[..., None], fill.astype(image.dtype)[None, None], image)
 
 
 def mixup_share(key: Array, alpha: Array | float) -> Array:

@@ -127,7 +127,7 @@ class LeNet5Of1998(nn.Module):
         x = _squash(nn.Dense(84, kernel_init=_uniform, name="F6")(x.reshape(len(x), -1)))
         # bfloat16 would round distances around 100 to halves.
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return -jnp.sum((x[:, None] - jnp.asarray(codes(self.num_classes), x.dtype)) ** 2, axis=-1)
+        return -jnp.sum((x[:, None] - jnp.asarray(codes(self.num_classes), x.dtype)[None]) ** 2, axis=-1)
 
 
 class Subsampling(nn.Module):
@@ -138,6 +138,7 @@ class Subsampling(nn.Module):
         """`[batch, height, width, maps]` to `[batch, height // 2, width // 2, maps]`."""
         coefficient = self.param("coefficient", functools.partial(_uniform, inputs=4), x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), x.shape[-1:], jnp.float32)
+        coefficient, bias = (jnp.expand_dims(maps, (0, 1, 2)) for maps in (coefficient, bias))
         return 4 * pool(x, "average", window=2, stride=2) * coefficient + bias
 
 
@@ -153,7 +154,8 @@ class SparseConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (16,), jnp.float32)
         x, kernels, bias = promote_dtype(x, kernels, bias)
         dense = jnp.zeros((5, 5, 6, 16), x.dtype).at[:, :, seen, by].set(kernels, unique_indices=True)
-        return jax.lax.conv_general_dilated(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        maps = jax.lax.conv_general_dilated(x, dense, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return maps + jnp.expand_dims(bias, (0, 1, 2))
 
 
 def _squash(x: Array) -> Array:

@@ -96,7 +96,7 @@ class Recurrent(nn.Module):
         if self.summary == "mean":
             if lengths is None:
                 return y.mean(1)
-            real = jnp.arange(y.shape[1]) < lengths[:, None]
+            real = jnp.arange(y.shape[1])[None] < lengths[:, None]
             return jnp.where(real[..., None], y, 0).sum(1) / jnp.maximum(1, lengths)[:, None].astype(y.dtype)
         # A step that both directions have come to last.
         forward, backward = _last(y, lengths), y[:, 0]
@@ -255,7 +255,7 @@ def _sequence(network: nn.Module, x: Array, lengths: Array | None) -> tuple[Arra
     if lengths is not None:
         # That of Flax's indices, 64 bits under x64.
         lengths = lengths.astype(int)
-        real = jnp.arange(x.shape[1]) < lengths[:, None]
+        real = jnp.arange(x.shape[1])[None] < lengths[:, None]
         x = jnp.where(real if x.ndim == 2 else real[..., None], x, 0)
     return nn.Embed(network.vocabulary, network.embedding, name="embed")(x) if network.vocabulary else x, lengths
 

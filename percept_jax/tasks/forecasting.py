@@ -23,7 +23,9 @@ def _outputs(spec: Spec) -> Outputs:
 
 def _targets(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
     """Values `[..., features]`, normalized; 0 where there is none."""
-    return jnp.nan_to_num((features["target"] - scale.mean) * scale.inv_std).astype(dtype)
+    values = features["target"]
+    mean, inv_std = (jnp.expand_dims(each, range(values.ndim - 1)) for each in (scale.mean, scale.inv_std))
+    return jnp.nan_to_num((values - mean) * inv_std).astype(dtype)
 
 
 def _mask(features: Mapping[str, Array]) -> Array | None:
@@ -33,7 +35,8 @@ def _mask(features: Mapping[str, Array]) -> Array | None:
 
 
 def _eval_sums(outputs: Array, batch: Batch, mask: Array, present: Array) -> Sums:
-    errors = jnp.where(mask[..., None], (outputs - batch.targets) / batch.scale.inv_std, 0)
+    inv_std = jnp.expand_dims(batch.scale.inv_std, range(outputs.ndim - 1))
+    errors = jnp.where(mask[..., None], (outputs - batch.targets) / inv_std, 0)
     return {"squared_error": jnp.sum(errors**2), "values": mask.sum() * outputs.shape[-1]}
 
 

@@ -19,7 +19,7 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
     Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
     """
     first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
-    positions = first + jnp.arange(len(index))
+    positions = first + jnp.arange(len(index), dtype=jnp.int32)
     augment_key, share_key, shift_key = jax.random.split(key, 3)
 
     def examples(index: Array, positions: Array) -> tuple[Array, Array]:
@@ -40,7 +40,8 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
         others = examples(whole[partners], partners)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
         share = jax.vmap(mixup_share, (0, None))(keys, program.augmentation.mixup).astype(data.mean.dtype)
-        inputs = share[:, None, None, None] * inputs + (1 - share[:, None, None, None]) * others[0]
+        part = share[:, None, None, None]
+        inputs = part * inputs.astype(share.dtype) + (1 - part) * others[0].astype(share.dtype)
         targets = share[:, None] * targets + (1 - share[:, None]) * others[1]
     return _batch(inputs, targets, data, index, program)
 
@@ -65,6 +66,7 @@ def normalize(inputs: Array, mean: Array, inv_std: Array, program: Program) -> A
     """Returns what a model sees of inputs as in `Dataset`: tokens as they are."""
     if program.outputs.vocabulary:
         return inputs
+    mean, inv_std = (jnp.expand_dims(channels, range(inputs.ndim - 1)) for channels in (mean, inv_std))
     return ((inputs.astype(mean.dtype) - mean) * inv_std).astype(program.dtype)
 
 
