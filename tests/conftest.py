@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import hypothesis
 import jax
@@ -13,8 +12,10 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
-from helpers import load
+from helpers import ROOT, load
+from helpers.sweeps import BASE
 
 from percept_jax import Experiment
 from percept_jax.analysis import report
@@ -22,7 +23,6 @@ from percept_jax.cli.runtime import use_compilation_cache
 from percept_jax.data.images import encode_png
 from percept_jax.plots import figure, run
 
-ROOT = Path(__file__).parent.parent
 # A picture of one pixel, in place of those that a test does not look at.
 BLANK = encode_png(np.zeros((1, 1, 3), np.uint8))
 
@@ -39,6 +39,8 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if item.path.parent.name == "end_to_end":
+            item.add_marker(pytest.mark.slow)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
         if "data" in item.keywords and not os.environ.get("PERCEPT_TEST_DATA"):
@@ -53,6 +55,9 @@ def pytest_runtest_setup(item):
     """
     optimized, pictures = (item.get_closest_marker(name) is not None for name in ("optimized", "pictures"))
     jax.config.update("jax_disable_most_optimizations", not optimized)
+    # Not everywhere: Flax's batch norm and average pooling and optax's Adam mix dtypes themselves.
+    strict = item.get_closest_marker("strict_dtypes") is not None
+    jax.config.update("jax_numpy_dtype_promotion", "strict" if strict else "standard")
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(not optimized)
     run.png = report.png = figure.png if pictures else lambda *args: BLANK
 
@@ -92,3 +97,15 @@ def launch():
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@pytest.fixture
+def write_sweep(tmp_path):
+    """Writes a sweep file, what every sweep here has and the lines given: its path."""
+
+    def write_sweep(*lines, name="my", base=BASE):
+        path = tmp_path / f"{name}.sweep"
+        path.write_text("\n".join([*base, *lines]) + "\n")
+        return path
+
+    return write_sweep

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import blocks
+from helpers import ROOT, blocks
 
 from percept_jax import train
 from percept_jax.cli.commands import COMMANDS, OPTIONS
@@ -19,7 +19,6 @@ from percept_jax.data.readers.toy import TOYS
 from percept_jax.data.registry import PREPARABLE
 from percept_jax.errors import PerceptError
 
-ROOT = Path(__file__).parent.parent
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))}
 LAUNCHER = (ROOT / "launch.sh").read_text()
 # What launch.sh does itself: the cases of its last `case`, such as "  setup) ...".

@@ -3,11 +3,10 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import EXTENDING, blocks, documented
+from helpers import EXTENDING, ROOT, blocks, documented
 
 from percept_jax import load
 from percept_jax.cli.commands import COMMANDS, OPTIONS
@@ -152,7 +151,7 @@ def test_a_command_is_added_with_one_file_and_one_line(small, monkeypatch, capsy
 @pytest.mark.slow
 def test_an_augmentation_is_one_function_and_one_field(tmp_path, launch):
     """In a copy of the package, where nothing but augment.py is touched."""
-    root = Path(__file__).parent.parent
+    root = ROOT
     shutil.copytree(root / "percept_jax", tmp_path / "percept_jax", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "launch.sh", tmp_path)
     (tmp_path / "experiments").mkdir()
@@ -218,7 +217,7 @@ def test_a_loss_is_one_function_and_one_line():
 def test_the_model_of_the_docs_is_that_of_the_readme(monkeypatch):
     from percept_jax import models
 
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     (code,) = [block for block in blocks(readme, "python") if block.startswith("# percept_jax/models/bilinear.py")]
     assert code in blocks(EXTENDING, "python")
     monkeypatch.setitem(models.MODELS, "bilinear", documented("models/bilinear.py").Bilinear)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from percept_jax import models
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "percept_jax"
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
 PURE = [
@@ -135,6 +135,13 @@ def test_rooms_are_small():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{name}: {node.name}"
+
+
+def test_the_tests_mirror_the_package_in_small_files():
+    folders = {path.name for path in (ROOT / "percept_jax").iterdir() if path.is_dir()}
+    for path in ROOT.glob("tests/**/*.py"):
+        assert path.read_text().count("\n") <= 400, path
+        assert path.parent.name in folders | {"tests", "helpers", "end_to_end"}, path
 
 
 def test_importing_the_package_imports_nothing_heavy():
