@@ -1,7 +1,7 @@
-"""Random changes of one training image, made inside the compiled step: jit-able, one key an example, mapped by the caller.
+"""Random augmentation of one training image inside the compiled step. The functions take one key; the caller vmaps them.
 
 Images are `[height, width, channels]`, floating point from 0 to 1, with one channel or three. Random numbers are drawn in
-float32 whatever the image's dtype, so that a float64 run draws the same ones; what is off costs nothing.
+float32 whatever the image's dtype, so that a float64 run draws the same ones. An augmentation that is off costs nothing.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from jax import Array
 
 from percept_jax.knobs import knob
 
-# How bright red, green and blue look (ITU-R BT.601), as in torchvision.
+# Weights of red, green and blue in the luma (ITU-R BT.601), as in torchvision.
 _LUMA = (0.2989, 0.587, 0.114)
 
 
-# The number of each change's random stream. A new one gets a new number: every published run depends on those that are here.
+# The number of each augmentation's random stream. A new augmentation gets a new number: published runs depend on these.
 STREAMS = {
     "random_crop": 0, "random_flip": 1, "pca_color": 2, "brightness": 3, "contrast": 4, "saturation": 5,
     "rotation": 6, "scale": 7, "shear": 8, "cutout": 9, "crop_area": 10,
@@ -28,47 +28,47 @@ STREAMS = {
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """How strongly training images are changed: static numbers, off by default."""
+    """How strongly training images are augmented: static numbers, off by default."""
 
-    random_crop: int = knob(0, "static", "augmentation", "pad by this many pixels, then crop anywhere", "[0, 4096]")
-    random_flip: bool = knob(False, "static", "augmentation", "mirror left and right, every other time")
-    rotation: float = knob(0.0, "static", "augmentation", "turn by up to this many degrees", "[0, 180]")
-    scale: float = knob(0.0, "static", "augmentation", "enlarge or shrink by up to this share", "[0, 1)")
-    shear: float = knob(0.0, "static", "augmentation", "slant by up to this many degrees", "[0, 90)")
-    brightness: float = knob(0.0, "static", "augmentation", "brighten or darken by up to this share", "[0, inf)")
-    contrast: float = knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this share", "[0, inf)")
-    saturation: float = knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this share", "[0, inf)")
-    pca_color: float = knob(0.0, "static", "augmentation", "deviation of AlexNet's shifts along the principal colors", "[0, inf)")
-    cutout: int = knob(0, "static", "augmentation", "blank a square of this many pixels a side, anywhere", "[0, 4096]")
+    random_crop: int = knob(0, "static", "augmentation", "pad by this many pixels, then crop at a random place", "[0, 4096]")
+    random_flip: bool = knob(False, "static", "augmentation", "mirror left to right with probability 1/2")
+    rotation: float = knob(0.0, "static", "augmentation", "rotate by up to this many degrees", "[0, 180]")
+    scale: float = knob(0.0, "static", "augmentation", "enlarge or shrink by up to this fraction", "[0, 1)")
+    shear: float = knob(0.0, "static", "augmentation", "shear by up to this many degrees", "[0, 90)")
+    brightness: float = knob(0.0, "static", "augmentation", "brighten or darken by up to this fraction", "[0, inf)")
+    contrast: float = knob(0.0, "static", "augmentation", "raise or lower the contrast by up to this fraction", "[0, inf)")
+    saturation: float = knob(0.0, "static", "augmentation", "raise or lower the saturation by up to this fraction", "[0, inf)")
+    pca_color: float = knob(0.0, "static", "augmentation", "standard deviation of AlexNet's PCA color shifts", "[0, inf)")
+    cutout: int = knob(0, "static", "augmentation", "blank a square of this many pixels a side at a random place", "[0, 4096]")
     crop_area: float = knob(
         0.0,
         "static",
         "augmentation",
-        "crop at least this share of the area, of sides 3:4 to 4:3, and resize it to what the model sees; 0: never",
+        "crop at least this fraction of the area, with an aspect ratio of 3:4 to 4:3, and resize it to the model's input; 0: off",
         "[0, 1]",
     )
     mixup: float = knob(
-        0.0, "static", "augmentation", "mix pairs of examples by shares out of Beta(this, this); 1 is uniform", "[0, inf)"
+        0.0, "static", "augmentation", "mix pairs of examples with weights from Beta(this, this); 1 is uniform", "[0, inf)"
     )
 
     @property
     def changes(self) -> bool:
-        """Whether `augment` does anything beside cropping larger images; mixup is made of whole batches."""
+        """Whether `augment` changes images beyond cropping larger ones; mixup works on whole batches and does not count."""
         return any(getattr(self, name) for name in STREAMS)
 
 
 def augment(
     key: Array, example: Mapping[str, Array], components: Array, fill: Array, strengths: AugmentationConfig, size: int = 0
 ) -> dict[str, Array]:
-    """Returns an example, changed at random in whichever ways are on; each draws from its own key.
+    """Returns the example with every augmentation that is on applied to its image; each augmentation draws from its own key.
 
     Args:
-        key: of this example, in this step.
+        key: the key of this example in this step.
         example: its features; "image" `[height, width, channels]` has pixels from 0 to 1.
         components: `[channels, channels]`, see `shift_colors`; unused without pca_color.
-        fill: `[channels]`, the color of a cutout; unused without one.
-        strengths: how much of what, fixed when the step is compiled.
-        size: pixels a side of the result, at most the image's: what is smaller is a crop of it; 0: those of the image.
+        fill: `[channels]`, the color of a cutout; unused without cutout.
+        strengths: the strength of each augmentation, fixed when the step is compiled.
+        size: pixels a side of the result, at most the image's; a smaller size crops the image; 0: the size of the image.
     """
     image = example["image"]
     on, size = strengths, size or image.shape[0]
@@ -114,10 +114,10 @@ def augment(
 
 
 def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Array]:
-    """Top, left, height and width of a box in a square of side 1, float32 (Szegedy et al. 2014, arXiv:1409.4842, section 6).
+    """Returns top, left, height, width of a random box in the unit square (Szegedy et al. 2014, arXiv:1409.4842, section 6).
 
-    Its area is uniform from `least_area` to 1, its sides are as 3:4 to 4:3. The first of ten that fits; else the whole, as in
-    torchvision's RandomResizedCrop.
+    All four are float32. The box's area is uniform from `least_area` to 1, its aspect ratio 3:4 to 4:3. Ten boxes are drawn; the
+    first that fits is taken, or the whole square if none does, as in torchvision's RandomResizedCrop.
     """
     area_key, ratio_key, place_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, (10,), jnp.float32, least_area, 1)
@@ -131,7 +131,7 @@ def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Arra
 
 
 def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Array, size: int) -> Array:
-    """A box of an image, in shares of its sides, resized to `[size, size, channels]`: bilinearly, smoothed where it shrinks."""
+    """Returns a box of an image, given in fractions of its sides, resized to `[size, size, channels]`: bilinear, antialiased."""
     sides = jnp.array(image.shape[:2], image.dtype)
     box = jnp.stack([jnp.asarray(x, image.dtype) for x in (height, width)])
     corner = jnp.stack([jnp.asarray(x, image.dtype) for x in (top, left)])
@@ -142,7 +142,7 @@ def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Ar
 
 
 def translate(image: Array, rows: Array | int, columns: Array | int) -> Array:
-    """Moved down and right by whole pixels, zeros coming in: padded and cropped (He et al. 2015, arXiv:1512.03385, 4.2)."""
+    """Returns the image moved down and right by whole pixels and filled with zeros (He et al. 2015, arXiv:1512.03385, 4.2)."""
     height, width = image.shape[:2]
     i, j = jnp.arange(height, dtype=jnp.int32)[:, None] - rows, jnp.arange(width, dtype=jnp.int32)[None] - columns
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
@@ -151,9 +151,9 @@ def translate(image: Array, rows: Array | int, columns: Array | int) -> Array:
 
 
 def flip(image: Array, mirrored: Array | bool = True) -> Array:
-    """Mirrored, left to right, or not.
+    """Returns the image mirrored left to right if `mirrored`, else as it is.
 
-    Columns are fetched, not chosen between two images: XLA would compute both, and twice what comes before them.
+    The columns are gathered. Selecting between two images would make XLA compute both, and everything before them twice.
     """
     last = image.shape[1] - 1
     columns = jnp.arange(last + 1, dtype=jnp.int32)
@@ -161,49 +161,52 @@ def flip(image: Array, mirrored: Array | bool = True) -> Array:
 
 
 def shift_colors(image: Array, components: Array, alphas: Array) -> Array:
-    """AlexNet's PCA color: `components @ alphas` is added to every pixel (Krizhevsky et al. 2012, section 4.1).
+    """Returns the image with `components @ alphas` added to every pixel: AlexNet's PCA color (Krizhevsky et al. 2012, 4.1).
 
-    The paper multiplies by eigenvalues. On its pixels, 0 to 255, these are variances in the thousands and would leave nothing
-    of an image; the slight change of color that it reports, and every implementation since, takes their square roots.
+    The paper multiplies by eigenvalues. For pixels from 0 to 255 these are variances in the thousands, which would destroy the
+    image. The slight color change that the paper reports needs their square roots, which every implementation since has used.
 
     Args:
         image: `[height, width, channels]`.
         components: `[channels, channels]`; columns are principal components of the training pixels times their standard
-            deviations, as of `principal_components`.
-        alphas: `[channels]`, how far to go along each; the paper draws them with a standard deviation of 0.1.
+            deviations, as `principal_components` returns them.
+        alphas: `[channels]`, the shift along each component; the paper draws them with a standard deviation of 0.1.
     """
     components, alphas = components.astype(image.dtype), alphas.astype(image.dtype)
-    # Not a matrix product, which GPUs round to ten bits.
+    # This is not a matrix product, because GPUs round those to ten bits.
     return _clip(image + (components * alphas[None]).sum(1)[None, None])
 
 
 def brightness(image: Array, factor: Array | float) -> Array:
-    """Every pixel times a factor, as torchvision's ColorJitter: 0 is black, 1 the image."""
+    """Returns the image times a factor, as in torchvision's ColorJitter: 0 gives black, 1 the image itself."""
     return _clip(image * jnp.asarray(factor, image.dtype))
 
 
 def contrast(image: Array, factor: Array | float) -> Array:
-    """Away from the image's mean luma by a factor, as torchvision's ColorJitter: 0 is one gray, 1 the image."""
-    # Luma is linear, so the mean may come first.
+    """Returns the image scaled around its mean luma, as in torchvision's ColorJitter: 0 gives one gray, 1 the image itself."""
+    # Luma is linear, so the mean may be taken first.
     return _blend(image, _luma(image.mean((0, 1), keepdims=True)), factor)
 
 
 def saturation(image: Array, factor: Array | float) -> Array:
-    """Away from each pixel's luma by a factor, as torchvision's ColorJitter: 0 is gray, 1 the image; gray images stay."""
+    """Returns the image scaled around each pixel's luma, as in torchvision's ColorJitter: 0 gives gray, 1 the image itself.
+
+    Images of one channel are returned unchanged.
+    """
     return image if image.shape[-1] == 1 else _blend(image, _luma(image), factor)
 
 
 def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degrees: Array | float) -> Array:
-    """Slanted, enlarged, then turned about the image's center: resampled once, bilinearly, with zeros beyond the borders.
+    """Returns the image sheared, scaled, then rotated about its center: resampled once, bilinearly, with zeros outside.
 
-    An output pixel's place is traced back to a place in the input. There the four nearest pixels are mixed, and those beyond
-    the border are zeros too, so that rounding at a border cannot make a row vanish.
+    Each output pixel is traced back to a position in the input, where the four nearest pixels are interpolated. Pixels beyond
+    the border count as zeros, so that rounding at a border cannot make a row vanish.
 
     Args:
         image: `[height, width, channels]`.
-        degrees: turned counter-clockwise, as one looks at it.
-        zoom: enlarged by this factor above 0.
-        shear_degrees: what stood upright leans to the right by this angle, below 90, as italics do.
+        degrees: the rotation, counter-clockwise as one looks at the image.
+        zoom: the scale factor, above 0; above 1 enlarges.
+        shear_degrees: the angle, below 90, by which vertical lines lean to the right, as in italics.
     """
     height, width = image.shape[:2]
     degrees, zoom, shear_degrees = (jnp.asarray(x, image.dtype) for x in (degrees, zoom, shear_degrees))
@@ -213,7 +216,7 @@ def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degree
     y, x = y[:, None], x[None]
     rows = sin * x + cos * y
     columns = cos * x - sin * y + jnp.tan(radians * shear_degrees) * rows
-    # Clipped to the ring of zeros around the image: however far out, a place fits an integer, and costs no mask.
+    # Positions are clipped to the ring of zeros around the image, so that they always fit an integer and need no mask.
     rows = jnp.clip(rows + (height - 1) / 2, -1, height)
     columns = jnp.clip(columns + (width - 1) / 2, -1, width)
     top, left = jnp.minimum(jnp.floor(rows), height - 1), jnp.minimum(jnp.floor(columns), width - 1)
@@ -230,10 +233,10 @@ def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degree
 
 
 def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill: Array) -> Array:
-    """A square of `size` pixels a side in the color `fill [channels]` (DeVries and Taylor 2017, arXiv:1708.04552).
+    """Returns the image with a square of `size` pixels a side set to `fill [channels]` (DeVries and Taylor, arXiv:1708.04552).
 
-    Its center is the pixel (row, column), or below and right of the center's four where the size is even; what would lie
-    beyond the border is cut off.
+    The pixel (row, column) is the center of the square, or the lower right of its four central pixels if the size is even. The
+    square is cut off at the border.
     """
     i = jnp.arange(image.shape[0], dtype=jnp.int32)[:, None] - (row - size // 2)
     j = jnp.arange(image.shape[1], dtype=jnp.int32)[None] - (column - size // 2)
@@ -242,27 +245,28 @@ def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill:
 
 
 def mixup_share(key: Array, alpha: Array | float) -> Array:
-    """How much of an example is kept when it is mixed with its partner (Zhang et al. 2018, arXiv:1710.09412): float32.
+    """Returns the weight of an example when it is mixed with its partner (Zhang et al. 2018, arXiv:1710.09412): float32.
 
-    The larger part of a share out of Beta(alpha, alpha): every example is somebody's partner, so the smaller one would add
-    nothing but a swap, and an example's own label stays the major one.
+    This is max(w, 1 - w) for w from Beta(alpha, alpha). Every example is also the partner of another one, so the smaller weight
+    would only swap the two; this way an example's own label keeps the larger weight.
     """
-    # All or nothing already; 1e-39 underflows to NaN.
+    # At 1e-30 the weight is already 0 or 1; 1e-39 would underflow to NaN.
     alpha = jnp.maximum(jnp.asarray(alpha, jnp.float32), 1e-30)
     share = jax.random.beta(key, alpha, alpha, (), jnp.float32)
     return jnp.maximum(share, 1 - share)
 
 
 def mixup_shift(key: Array, batch: int) -> Array:
-    """Where partners are: that of position p is (p + shift) % batch. int32, 1 to batch - 1; 0 where there is no other."""
+    """Returns the shift, int32, so that position p is mixed with (p + shift) % batch: 1 to batch - 1, or 0 in a batch of one."""
     return jax.random.randint(key, (), 1, batch, jnp.int32) if batch > 1 else jnp.int32(0)
 
 
 def principal_components(covariance: np.ndarray) -> np.ndarray:
-    """Covariance of the training pixels / 255, `[channels, channels]`, to what `shift_colors` takes, float64.
+    """Returns the components for `shift_colors`, float64, from the covariance of the training pixels / 255.
 
-    Columns are eigenvectors times the roots of their eigenvalues, the largest first. The sign, which is arbitrary, is such
-    that the largest entry is positive: the first of those about as large, since rounding would choose among equals.
+    Both are `[channels, channels]`. Columns are eigenvectors times the square roots of their eigenvalues, the largest first. The
+    sign, which is arbitrary, is chosen so that the largest entry is positive; of entries that are about as large the first
+    decides, since otherwise rounding would choose among them.
     """
     values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
@@ -273,7 +277,7 @@ def principal_components(covariance: np.ndarray) -> np.ndarray:
 
 
 def _luma(image: Array) -> Array:
-    """`[..., channels]` to `[..., 1]`: how bright each pixel looks; of one channel, that channel."""
+    """Returns the luma `[..., 1]` of pixels `[..., channels]`; a single channel is returned as it is."""
     if image.shape[-1] == 1:
         return image
     red, green, blue = jnp.split(image, 3, axis=-1)

@@ -1,4 +1,4 @@
-"""Images and records that cannot be read: all of a data set are listed at once, and some may be skipped."""
+"""Reports the images and records of a data set that cannot be read: all at once; some may be skipped."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ _SHOWN = 10
 
 def reason(error: Exception) -> str:
     """Returns why an image or a record cannot be read, in one line."""
-    return getattr(error, "strerror", None) or in_a_line(str(error)) or "it takes more memory than there is"
+    return getattr(error, "strerror", None) or in_a_line(str(error)) or "it needs more memory than is available"
 
 
 def summary(bad: Sequence[str], total: int, what: str) -> str:
-    """Returns what is wrong with which of `total` images or records, in one line: the first ten, and how many there are."""
+    """Returns one line that lists the first ten bad images or records of `total`, with their errors, and counts the rest."""
     if len(bad) == 1:
         return in_a_line(bad[0])
     more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
@@ -21,6 +21,6 @@ def summary(bad: Sequence[str], total: int, what: str) -> str:
 
 
 def check(bad: Sequence[str], total: int, most: int, what: str) -> None:
-    """Raises DataError where there are more bad ones than may be skipped."""
+    """Raises DataError if more than `most` images or records are bad."""
     if len(bad) > most:
         raise DataError(summary(bad, total, what) + (f"; more than --max_bad_records={most}" if most else ""))

@@ -1,4 +1,4 @@
-"""The examples of a data set, read into memory; images are decoded and resized once, into a checksummed cache."""
+"""Reads the examples of a data set into memory. Images are decoded and resized once, into a checksummed cache."""
 
 import contextlib
 import hashlib
@@ -19,21 +19,31 @@ from percept_jax.data.readers.base import Reader, ReaderConfig
 from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.errors import StorageError
 
-# Examples at a time.
+# Examples that are read at a time.
 BLOCK = 1000
-# Bytes of data whose checksum is worth keeping.
+# From this many bytes of data on, the checksum is stored.
 LARGE = 1 << 26
 
 
 class _MadeFrom(NamedTuple):
-    """What a cache is made from: files by name, size and time of change, and their checksum, where it is known."""
+    """Identifies the data that a cache was made from.
+
+    Attributes:
+        stamp: a digest of the files' names, sizes and modification times, see `_stamp`.
+        checksum: of the files' content; empty if it is not known.
+    """
 
     stamp: str
     checksum: str
 
 
 class _Examples(NamedTuple):
-    """Features by name, each an array `[examples, ...]`, and what is wrong with the examples that cannot be read."""
+    """Examples that were read.
+
+    Attributes:
+        columns: features by name, each an array `[examples, ...]`.
+        bad: one line for each example that cannot be read.
+    """
 
     columns: dict[str, np.ndarray]
     bad: list[str]
@@ -48,16 +58,16 @@ def load(
     checksum: str = "",
     note: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """Returns the splits that `spec` names; images resized to `image_size` pixels a side, out of the cache if they are there.
+    """Returns the splits that `spec` names, with images resized to `image_size` pixels a side, from the cache if possible.
 
     Args:
-        reader: of the data set.
-        spec: of it, with its roles.
-        image_size: pixels a side; sequences and points have none.
-        config: how many bad examples are skipped, and whether a cache is made anew.
-        folder: where caches are.
-        checksum: of the data set's content, where it is known.
-        note: is told what was passed over.
+        reader: the reader of the data set.
+        spec: the data set's spec, with its roles.
+        image_size: pixels a side; ignored for sequences and points.
+        config: how many bad examples may be skipped, and whether the cache is rebuilt.
+        folder: the folder of the caches.
+        checksum: of the data set's content; empty if it is not known.
+        note: called with a message about skipped examples.
 
     Raises:
         DataError: more examples cannot be read than may be skipped, or a split cannot be read at all.
@@ -79,7 +89,7 @@ def load(
 
 
 def _read(reader: Reader, spec: DatasetSpec, image_size: int) -> _Examples:
-    """The splits of `spec`, one after the other; of those that can be read, images are decoded and resized."""
+    """Reads the splits of `spec`, one after the other; images are decoded and resized, and bad ones are left out."""
     sources = {split: reader.source(split) for split in spec.splits}
     if spec.kind != "images":
         blocks = [source.read(range(len(source))) for source in sources.values()]
@@ -118,14 +128,14 @@ def _check_label(label: int, classes: Sequence[str]) -> None:
 
 
 def _keep(path: Path, found: _Examples, made_from: _MadeFrom) -> None:
-    """Writes a cache. In a folder that is only read there is none: examples are decoded again next time."""
+    """Writes the cache. If the folder is not writable there is none, and examples are decoded again next time."""
     with contextlib.suppress(StorageError), files.locked(path.parent / ".lock", wait=True) as lock:
         deletion.delete_temporaries(lock, path.parent, re.compile(re.escape(path.name)))
         files.write_arrays(path, found.columns, {**made_from._asdict(), "bad": found.bad})
 
 
 def _kept(path: Path, made_from: _MadeFrom, spec: DatasetSpec) -> _Examples | None:
-    """What a cache holds; None where it is absent, damaged, or of other files."""
+    """Returns the content of the cache; None if it is absent, damaged, or was made from other files."""
     try:
         arrays, meta = files.read_arrays(path)
         if meta["stamp"] == made_from.stamp and made_from.checksum in ("", meta["checksum"]):
@@ -136,14 +146,14 @@ def _kept(path: Path, made_from: _MadeFrom, spec: DatasetSpec) -> _Examples | No
 
 
 def _stamp(reader: Reader) -> str:
-    """A checksum of the names, sizes and times of change of a reader's files, and of the code that reads them."""
+    """Returns a checksum of the names, sizes and modification times of a reader's files, and of the code that reads them."""
     rows = [(str(path), *status(path)) for path in reader.files().values()]
     code = [Path(file).read_bytes() for file in (images.__file__, __file__, inspect.getfile(type(reader)))]
     return hashlib.sha256(repr((rows, PIL.__version__, code)).encode()).hexdigest()
 
 
 def status(path: Path) -> tuple[int, int]:
-    """Returns size in bytes and time of change in nanoseconds; zeros where nothing can be reached, as behind a broken link."""
+    """Returns size in bytes and modification time in nanoseconds; zeros for a path that is unreachable, as a broken link."""
     try:
         found = path.stat()
     except OSError:
@@ -152,31 +162,31 @@ def status(path: Path) -> tuple[int, int]:
 
 
 def fingerprint(reader: Reader, kind: str, folder: Path, fresh: bool) -> str:
-    """Returns 16 hexadecimal digits of the content of a reader's files, wherever they are.
+    """Returns a checksum, 16 hexadecimal digits, of the content of a reader's files; it does not depend on their location.
 
-    Large data are read once: the digits are kept in `folder`, while the files have the same paths, sizes and times of change,
-    unless `fresh`. Raises UsageError where the data are not there, DataError where they cannot be read.
+    Large data are read once: the checksum is stored in `folder` and used as long as the files keep their paths, sizes and
+    modification times, unless `fresh`. Raises UsageError if the data are absent, DataError if they cannot be read.
     """
     parts = reader.files()
     rows = [(name.encode(errors="surrogateescape").hex(), str(path), *status(path)) for name, path in sorted(parts.items())]
     key = hashlib.sha256(repr(rows).encode()).hexdigest()
     path = folder / f"{kind}-{key[:32]}.json"
     if not fresh:
-        # Absent or damaged: it can be made again.
+        # A stored checksum that is absent or damaged is computed again.
         with contextlib.suppress(StorageError):
             found = files.read_json(path)
             if isinstance(found, dict) and found.get("key") == key and re.fullmatch("[0-9a-f]{16}", str(found.get("content"))):
                 return found["content"]
     content = _content(parts)
     if sum(row[2] for row in rows) >= LARGE:
-        # A folder that is only read: the data are read again next time.
+        # If the folder is not writable, the data are read again next time.
         with contextlib.suppress(StorageError):
             files.write_json(path, {"key": key, "content": content})
     return content
 
 
 def _content(parts: Mapping[str, Path]) -> str:
-    """A digest of files by their names; one that cannot be read counts as such, and is named when it is decoded."""
+    """Returns a digest of files and their names. An unreadable file enters as such; it is reported when it is decoded."""
     state = hashlib.sha256()
     for name, path in sorted(parts.items()):
         encoded = name.encode(errors="surrogateescape")

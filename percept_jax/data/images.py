@@ -1,4 +1,4 @@
-"""Images on the host: files and bytes to uint8 arrays, always with the number of channels asked for."""
+"""Decodes, resizes and encodes images on the host. Decoded images are uint8 arrays with the number of channels asked for."""
 
 import contextlib
 import io
@@ -14,12 +14,12 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from percept_jax.errors import UsageError, first_line
 
 MAX_PIXELS = 300_000_000
-# Beyond so many, an image is made smaller while it is decoded: models see 4096 x 4096 pixels at most.
+# An image of more pixels is shrunk while it is decoded: models see 4096 x 4096 pixels at most.
 LARGE = 64_000_000
-# Bytes of text in a PNG, over all of it.
+# At most this many bytes of text in a PNG.
 _TEXT = 1 << 28
-# What may say that an image has to be turned.
-_TURNED = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+# The metadata that may hold an orientation.
+_ORIENTATION_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 
 class _TooLargeError(ValueError):
@@ -27,17 +27,17 @@ class _TooLargeError(ValueError):
 
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """PNG or JPEG bytes to uint8 `[height, width, channels]` as a viewer shows them; 1 channel is luma, 3 are RGB.
+    """Returns a PNG or JPEG as uint8 `[height, width, channels]`, as a viewer shows it; 1 channel is luma, 3 are RGB.
 
-    Transparent parts show the background that most viewers give them, white. An image of more than `LARGE` pixels is made
-    smaller, by a whole factor. Raises ValueError where it is not an image, or has more than `MAX_PIXELS`.
+    Transparent parts become white. An image of more than `LARGE` pixels is shrunk by an integer factor. Raises ValueError if
+    the bytes are not an image, or if it has more than `MAX_PIXELS`.
     """
     if channels not in (1, 3):
         raise ValueError(f"an image file has 1 or 3 channels, not {channels}")
     mode = "L" if channels == 1 else "RGB"
     with _opened(io.BytesIO(encoded)) as image:
         factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
-        # A JPEG is made smaller by 2, 4 or 8 at no cost.
+        # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size costs nothing.
         if factor > 1 and image.format != "PNG":
             factor = min(size for size in (2, 4, 8) if size >= factor)
             image.draft(None, (image.width // factor, image.height // factor))
@@ -51,22 +51,22 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
 
 
 def header(path: Path) -> tuple[int, int, int]:
-    """Height, width and channels (1 where it is gray) of a PNG or JPEG file. Raises ValueError where it is neither, OSError."""
+    """Returns height, width and channels (1 if gray) of a PNG or JPEG file. Raises ValueError if it is neither, OSError."""
     with _opened(path) as image:
-        # Without the look, which decodes a PNG to find none.
+        # Without the check, getexif would decode the whole PNG to find nothing.
         exif = image.getexif() if "exif" in image.info else {}
-        # An orientation that swaps the sides.
-        turned = exif.get(0x0112, 1) >= 5
-        width, height = image.size[::-1] if turned else image.size
+        # Orientations from 5 on swap height and width.
+        swapped = exif.get(0x0112, 1) >= 5
+        width, height = image.size[::-1] if swapped else image.size
         return height, width, 1 if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I") else 3
 
 
 @contextlib.contextmanager
 def _opened(source: Any) -> Iterator[Image.Image]:
-    """A PNG or JPEG file, or one in memory, for what is done to it in the block.
+    """Opens a PNG or JPEG, from a path or a file object, within a with block.
 
-    Pillow's warnings are not for the person who trains: either an image can be decoded, or it is named. Its own bounds on pixels
-    and texts take the place of ours afterwards. Raises ValueError for an image that cannot be read, OSError for a file.
+    Pillow's warnings are silenced: an image that cannot be decoded raises an error anyway. Pillow's global limits on pixels and
+    text are replaced within the block and restored after it. Raises ValueError for a bad image, OSError for a bad file.
     """
     before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
     try:
@@ -83,7 +83,7 @@ def _opened(source: Any) -> Iterator[Image.Image]:
         raise ValueError("not a PNG or JPEG image") from error
     except (MemoryError, _TooLargeError):
         raise
-    # Pillow raises many kinds for a damaged file, among them an OSError of no number.
+    # Pillow raises many kinds of errors for a damaged file, among them an OSError without an errno.
     except Exception as error:
         if getattr(error, "errno", None):
             raise
@@ -93,8 +93,8 @@ def _opened(source: Any) -> Iterator[Image.Image]:
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
-    """An image in the mode L or RGB, 8 bits a channel, on a white background. One that is so is returned as it is."""
-    # 16 bits a pixel: Pillow would clip them, not scale them.
+    """Returns the image in mode L or RGB, 8 bits a channel, on a white background."""
+    # Pillow would clip 16-bit pixels instead of scaling them.
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.uint32)
         clear = deep == image.info.get("transparency", -1)
@@ -106,18 +106,18 @@ def _flat(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _reduced(image: Image.Image, mode: str, factor: int) -> Image.Image:
-    """A flat image, smaller by a whole factor, made from one band after the other, so that there is no second large one."""
+    """Returns a flat image that is smaller by an integer factor, made band by band to avoid a second image of full size."""
     rows = max(1, (1 << 22) // image.width // factor) * factor
     small = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         small.paste(_flat(band, mode).reduce(factor), (0, top // factor))
-    small.info = {key: value for key, value in image.info.items() if key in _TURNED}
+    small.info = {key: value for key, value in image.info.items() if key in _ORIENTATION_KEYS}
     return small
 
 
 def read(path: Path, channels: int) -> np.ndarray:
-    """The image in a file, as `decode` gives it. Raises UsageError, naming the file."""
+    """Returns the image in a file, decoded by `decode`. Raises UsageError, naming the file."""
     try:
         return decode(path.read_bytes(), channels)
     except OSError as error:
@@ -127,7 +127,7 @@ def read(path: Path, channels: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 `[h, w, channels]` to `[height, width, channels]`, bilinear, antialiased when it shrinks."""
+    """Returns a uint8 image `[h, w, channels]` resized to `[height, width, channels]`: bilinear, antialiased when it shrinks."""
     if image.shape[:2] == (height, width):
         return image
     planes = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in np.moveaxis(image, -1, 0)]
@@ -135,7 +135,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """uint8 `[height, width, 1 or 3]` as the bytes of a PNG file."""
+    """Returns a uint8 image `[height, width, 1 or 3]` as the bytes of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
     return buffer.getvalue()

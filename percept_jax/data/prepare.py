@@ -1,7 +1,7 @@
-"""Puts TFDS folders on disk, without TensorFlow: our builders hand over encoded image bytes, and write TFRecord themselves.
+"""Writes TFDS folders without TensorFlow: the builders here yield encoded image bytes, and write TFRecord files themselves.
 
-Data sets that have a stock TFDS builder keep all that it says (version, features, keys), so that a folder of ours holds the
-same examples in the same order as one of TFDS's: it shuffles by a hash of the keys.
+A data set that has a stock TFDS builder keeps its version, features and keys. TFDS shuffles by a hash of the keys, so a folder
+written here holds the same examples in the same order as one written by TFDS.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ from percept_jax.errors import DataError, PerceptError, StorageError, UsageError
 from percept_jax.files import in_place, locked
 
 NAMES = ("digits", "mnist", "fashion_mnist", "kmnist", *cifar.ARCHIVES)
-# For tfds.data_source, and for tfds.load.
+# The first is read by tfds.data_source, the second by tfds.load.
 FILE_FORMATS = ("array_record", "tfrecord")
-# Seconds without an answer, after which a download is given up.
+# Seconds without a response after which a download fails.
 TIMEOUT = 30
 
 
 class Remote(NamedTuple):
-    """A file as its authors distribute it: where, how many bytes, and its checksum."""
+    """A file as its authors distribute it: its URL, its size in bytes and its checksum."""
 
     url: str
     size: int
@@ -43,7 +43,7 @@ class Remote(NamedTuple):
 
 
 class _Writer(tfds.core.ExampleWriter):
-    """TFDS's writer of record files, with our TFRecord in place of TensorFlow's."""
+    """TFDS's writer of record files, but TFRecord files are written without TensorFlow."""
 
     def write(self, path: Any, examples: Any) -> Any:
         if self.file_format is not tfds.core.FileFormat.TFRECORD:
@@ -52,10 +52,10 @@ class _Writer(tfds.core.ExampleWriter):
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What our builders share.
+    """The base class of the builders here.
 
     Attributes:
-        files: the authors' files by name, verified.
+        files: the authors' verified files, by name.
     """
 
     files: Mapping[str, Path]
@@ -65,7 +65,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Digits(_Builder):
-    """The 1,797 scans of handwritten digits, 8x8 pixels with 17 gray levels, that scikit-learn carries.
+    """The 1,797 scans of handwritten digits, 8x8 pixels with 17 gray levels, that are part of scikit-learn.
 
     They are the test part of E. Alpaydin and C. Kaynak's "Optical Recognition of Handwritten Digits" (UCI, 1998).
     """
@@ -96,13 +96,13 @@ class Digits(_Builder):
 
     def _generate_examples(self, scans: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Iterator:
         for key, scan, label in zip(index, scans, labels, strict=True):
-            # Ink 0..16 to 0..255.
+            # The ink from 0 to 16 becomes pixels from 0 to 255.
             pixels = np.round(scan * (255 / 16)).astype(np.uint8)
             yield int(key), {"image": encode_png(pixels[..., None]), "label": int(label)}
 
 
 class _FromAuthors(_Builder, skip_registration=True):
-    """Mixed into a stock builder: reads the authors' files in place of what that downloads and unpacks."""
+    """A mixin for a stock builder: it reads the authors' files directly, where the stock builder downloads and unpacks them."""
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         features: Any = self.info.features
@@ -122,7 +122,7 @@ class _FromAuthors(_Builder, skip_registration=True):
 
 @functools.cache
 def builder_class(name: str) -> type[_Builder]:
-    """The class that prepares one of NAMES. It is not registered where TFDS has one: `tfds.builder(name)` stays TFDS's own."""
+    """Returns the class that prepares one of NAMES. It is not registered, so that `tfds.builder(name)` stays TFDS's own."""
     if name == "digits":
         return Digits
     stock = tfds.builder_cls(name)
@@ -130,7 +130,7 @@ def builder_class(name: str) -> type[_Builder]:
 
 
 def remote_files(name: str) -> dict[str, Remote]:
-    """The authors' files that a data set is made from, by name, as TFDS lists them; none for the digits."""
+    """Returns the authors' files that a data set is made from, by name, as TFDS lists them; none for the digits."""
     if name == "digits":
         return {}
     listed = tfds.builder_cls(name).url_infos or {}
@@ -138,20 +138,21 @@ def remote_files(name: str) -> dict[str, Remote]:
 
 
 def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: str = "array_record") -> Path:
-    """Writes the data set `name` as a TFDS folder under `data_dir`, once, however many processes ask at a time: the folder.
+    """Writes the data set `name` as a TFDS folder under `data_dir` and returns the folder.
 
-    `source` is a folder with the authors' files; without it they are downloaded, into `data_dir`.
+    Several processes may call this at the same time; the folder is written once. `source` is a folder with the authors' files;
+    without it they are downloaded into `data_dir`.
 
-    Raises UsageError for a name, a format or a `source` that will not do, or where nothing can be downloaded; DataError where
-    a file is not the authors'; StorageError where the folder cannot be written.
+    Raises UsageError for a wrong name, format or `source`, or if a download fails; DataError if a file differs from the
+    authors'; StorageError if the folder cannot be written.
     """
     if name not in NAMES:
-        hint = "other sets of TFDS are prepared with its own tools, folders of images are used as folder:PATH"
+        hint = "prepare other data sets with TFDS's own tools; use a folder of images as folder:PATH"
         raise UsageError(f"cannot prepare {name!r}, only {', '.join(NAMES)}; {hint}")
     if file_format not in FILE_FORMATS:
         raise UsageError(f"{file_format!r} is none of {', '.join(FILE_FORMATS)}", "file_format")
     folder = data_dir / name / str(builder_class(name).VERSION)
-    # Before the lock: the folder may be one that can only be read.
+    # This is checked before locking, because the folder may be read-only.
     if _is_prepared(folder, file_format):
         return folder
     remotes = remote_files(name)
@@ -167,38 +168,38 @@ def prepare(name: str, data_dir: Path, source: Path | None = None, file_format: 
                 _build(name, data_dir, files, file_format)
     except PerceptError:
         raise
-    # TFDS raises kinds of its own where it cannot write.
+    # TFDS raises errors of its own if it cannot write.
     except Exception as error:
-        said = getattr(error, "strerror", None) or first_line(error)
-        raise StorageError(f"{data_dir}: cannot prepare {name}: {said}") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise StorageError(f"{data_dir}: cannot prepare {name}: {reason}") from error
     return folder
 
 
 def _is_prepared(folder: Path, file_format: str) -> bool:
-    """Whether the folder is there in this format. Raises UsageError where it is in another, StorageError."""
+    """Returns whether the folder exists in this format. Raises UsageError if it exists in another one, StorageError."""
     try:
         info = json.loads((folder / "dataset_info.json").read_bytes())
-        # What TFDS wrote before it had a choice.
+        # Old versions of TFDS wrote TFRecord only, and no format.
         found = info.get("fileFormat", "tfrecord")
     except FileNotFoundError:
-        # TFDS renames whole folders into place, and takes any folder for one.
+        # TFDS renames complete folders into place, and takes any existing folder for a complete one.
         if folder.exists():
-            raise StorageError(f"{folder}: no whole TFDS folder, it has no dataset_info.json; delete it") from None
+            raise StorageError(f"{folder}: incomplete TFDS folder, it has no dataset_info.json; delete it") from None
         return False
-    # Whoever makes the folder says so.
+    # Creating the folder reports this error.
     except NotADirectoryError:
         return False
     except (OSError, ValueError, AttributeError) as error:
         raise StorageError(f"{folder}: its dataset_info.json cannot be read: {first_line(error)}") from error
     if found != file_format:
-        said = f"{folder} is {found} already, and one folder cannot serve both readers"
-        raise UsageError(f"{said}; choose another --data_dir, or delete it", "file_format")
+        message = f"{folder} already exists as {found}, and one folder cannot hold both formats"
+        raise UsageError(f"{message}; choose another --data_dir, or delete it", "file_format")
     return True
 
 
 def _build(name: str, data_dir: Path, files: Mapping[str, Path], file_format: str) -> None:
     tfds.disable_progress_bar()
-    # Where TFDS says that it begins and ends.
+    # TFDS prints when it starts and ends.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = builder_class(name)(data_dir=data_dir, file_format=file_format)
         builder.files = files
@@ -206,7 +207,7 @@ def _build(name: str, data_dir: Path, files: Mapping[str, Path], file_format: st
 
 
 def _find(name: str, source: Path, remotes: Mapping[str, Remote]) -> dict[str, Path]:
-    """The authors' files in a folder, verified. Raises UsageError for one that is absent, DataError for one that differs."""
+    """Returns the authors' files in a folder, verified. Raises UsageError if one is absent, DataError if one differs."""
     files = {file: source / file for file in remotes}
     for path in files.values():
         if not path.is_file():
@@ -221,11 +222,11 @@ def _find(name: str, source: Path, remotes: Mapping[str, Remote]) -> dict[str, P
 
 
 def _download(remote: Remote, path: Path) -> Path:
-    """A file from its authors, verified, where it is not there already. Raises UsageError where it cannot be had, DataError."""
+    """Downloads and verifies a file, unless it exists; returns its path. Raises UsageError if this fails, DataError."""
     if path.exists() and _sha256(path) == remote.sha256:
         return path
     sha256, size = hashlib.sha256(), 0
-    # What is cut short is never taken for the file.
+    # A temporary file is used, so that a truncated download is never taken for the file.
     with in_place(path) as part, open(part, "r+b") as file:
         for block in _fetch(remote.url):
             sha256.update(block)
@@ -241,9 +242,9 @@ def _fetch(url: str) -> Iterator[bytes]:
             while block := response.read(1 << 20):
                 yield block
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        said = getattr(reason, "strerror", None) or first_line(reason)
-        raise UsageError(f"cannot download {url} ({said}); fetch these files yourself and give --from=DIR") from error
+        cause = getattr(error, "reason", error)
+        reason = getattr(cause, "strerror", None) or first_line(cause)
+        raise UsageError(f"cannot download {url} ({reason}); download the files yourself and give --from=DIR") from error
 
 
 def _sha256(path: Path) -> str:
@@ -253,5 +254,5 @@ def _sha256(path: Path) -> str:
 
 def _check(where: Path | str, sha256: str, size: int, remote: Remote) -> None:
     if sha256 != remote.sha256:
-        said = f"sha256 is {sha256[:12]}..., not {remote.sha256[:12]}..."
-        raise DataError(f"{where}: {said}; it has {size} bytes, the authors' file is {remote.size} bytes")
+        message = f"sha256 is {sha256[:12]}..., not {remote.sha256[:12]}..."
+        raise DataError(f"{where}: {message}; it has {size} bytes, the authors' file has {remote.size} bytes")

@@ -1,4 +1,4 @@
-"""What is done to an example before a model sees it: decided once, at the start of a run, and kept with its weights."""
+"""Preprocessing of examples for a model: fitted once, at the start of a run, and stored with the weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,19 +11,19 @@ from percept_jax.data.images import resize
 from percept_jax.data.spec import Dataset, Feature, Kind
 from percept_jax.errors import UsageError
 
-# Means and deviations of red, green and blue, from 0 to 1, that most of torchvision's published weights were trained with.
+# Means and standard deviations of red, green and blue in [0, 1], with which most of torchvision's weights were trained.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Preprocessing(NamedTuple):
-    """How an example becomes a model's input, `(pixels - mean) * inv_std`, and what its outputs are called. All JSON.
+    """How an example becomes a model's input, `(pixels - mean) * inv_std`, and the names of its outputs; JSON-serializable.
 
     Attributes:
         features, input, kind, words, classes: those of the data set, see `DatasetSpec`.
-        image_size: pixels a side that images are resized to, before a model may see a crop of them; 0 for sequences.
-        mean, inv_std: one number a channel or feature; none for tokens.
-        components: `[channels, channels]`, columns are the principal components of the colors, from 0 to 1.
-        target_mean, target_inv_std: one number a feature of targets that are values, which a model learns as it sees inputs.
+        image_size: pixels a side to which images are resized, before they may be cropped for the model; 0 for sequences.
+        mean, inv_std: one number for each channel or feature; empty for tokens.
+        components: `[channels, channels]`, columns are the principal components of the colors in [0, 1].
+        target_mean, target_inv_std: one number for each feature of real-valued targets, which are normalized like inputs.
     """
 
     features: Mapping[str, Feature]
@@ -40,7 +40,7 @@ class Preprocessing(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of what a model sees, as the data set has it."""
+        """The shape of an input as the data set stores it."""
         return tuple(self.features[self.input].shape)
 
     @property
@@ -65,9 +65,9 @@ class Preprocessing(NamedTuple):
             raise UsageError(f"an image is {example.dtype} {list(example.shape)}, not uint8 [height, width, {channels}]")
 
     def stack(self, examples: Sequence[np.ndarray], longest: int = 0) -> tuple[np.ndarray, np.ndarray | None]:
-        """Returns inputs and lengths as in `Dataset`, of examples that pass `check`; sequences are padded to `longest`.
+        """Returns inputs and lengths, as in `Dataset`, of examples that pass `check`; sequences are padded to `longest`.
 
-        Images are resized by way of the size in which the data set stores them, if it has one, as the training images went.
+        If the data set stores images in one size, images are first resized to it, as the training images were.
         """
         if self.kind == "points":
             return np.asarray(examples, np.float32).reshape(-1, 1, 1, self.shape[-1]), None
@@ -84,12 +84,12 @@ class Preprocessing(NamedTuple):
 
 
 def _fits_float32(array: np.ndarray) -> bool:
-    """Whether an array is one of numbers, which are finite in float32."""
+    """Returns whether an array holds numbers that are all finite in float32."""
     return array.dtype.kind in "fiub" and bool((np.abs(array.astype(np.float64)) <= np.finfo(np.float32).max).all())
 
 
 def read(record: Mapping[str, Any]) -> Preprocessing:
-    """Returns the preprocessing that a checkpoint's header records. Raises TypeError or ValueError where it is none."""
+    """Returns the preprocessing that a checkpoint's header records. Raises TypeError or ValueError if the record is invalid."""
     features = {name: Feature(tuple(shape), dtype) for name, (shape, dtype) in record["features"].items()}
     return Preprocessing(**{**record, "features": features})
 
@@ -97,7 +97,7 @@ def read(record: Mapping[str, Any]) -> Preprocessing:
 def fit(normalize: str, dataset: Dataset) -> Preprocessing:
     """Returns the preprocessing of a run on this data set.
 
-    Statistics are those of the training split; of sequences, of the time steps before their ends.
+    The statistics are those of the training split; padding of sequences does not count.
     """
     spec, examples = dataset.spec, dataset.examples
     train = np.sort(spec.roles["train"])
@@ -118,14 +118,14 @@ def fit(normalize: str, dataset: Dataset) -> Preprocessing:
 
 
 def device_data(dataset: Dataset, preprocessing: Preprocessing, dtype: np.dtype) -> Data:
-    """Returns a data set as NumPy arrays, to be placed on the devices; statistics are of `dtype`."""
+    """Returns a data set as NumPy arrays, to be placed on the devices; the statistics have this dtype."""
     p = preprocessing
     rows = (p.mean, p.inv_std, p.components, p.target_mean, p.target_inv_std)
     return Data(dict(dataset.examples), *(np.array(row, dtype) for row in rows))
 
 
 def _statistics(arrays: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and deviation of each channel, as --normalize takes them, and the channels' covariance."""
+    """Returns mean and standard deviation of each channel, as --normalize asks for them, and the channels' covariance."""
     mean, covariance = channel_statistics(arrays)
     deviation = np.sqrt(np.diag(covariance))
     if normalize == "imagenet":
@@ -136,9 +136,9 @@ def _statistics(arrays: np.ndarray, normalize: str) -> tuple[np.ndarray, np.ndar
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean `[channels]` and covariance `[channels, channels]` over all but the last axis, float64, over blocks of examples."""
+    """Returns mean `[channels]` and covariance `[channels, channels]` over all but the last axis, float64, block by block."""
     channels, count = images.shape[-1], images[..., 0].size
-    # So that channels that never change have a variance of 0.
+    # Subtracting the first pixel gives constant channels a variance of exactly 0.
     origin = images.reshape(-1, channels)[0].astype(np.float64)
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for first in range(0, len(images), 1024):

@@ -1,7 +1,7 @@
-"""READERS: data set name -> Reader, and through it what is known of a data set, and its examples.
+"""READERS: finds the reader of a data set by the set's name, and describes or loads the data set with it.
 
-A name is that of points to teach with, of a TFDS folder in the data directory, or KIND:PATH for data of one's own; then
-KIND:PATH#CHECKSUM means the content, wherever it is. To add a format, write its reader in a file, and add a line to READERS.
+A name is that of a toy data set, of a TFDS folder in the data directory, or KIND:PATH for a user's own data.
+KIND:PATH#CHECKSUM also fixes the content of the data. To add a format, write its reader in a file and add a line to READERS.
 """
 
 import contextlib
@@ -30,12 +30,11 @@ Note = Callable[[str], None] | None
 
 
 class Kind(NamedTuple):
-    """A format of data of one's own.
+    """A format of a user's own data.
 
     Attributes:
-        reader: a class whose instances are readers, made from (kind, path, how it is read, what is told of files that are passed
-            over).
-        is_folder: whether the path is that of a folder, rather than of a file, which is looked for in the data directory too.
+        reader: a class of readers, called with (kind, path, config, note); `note` is called with a message about skipped files.
+        is_folder: whether the path names a folder. A file is also looked for in the data directory.
     """
 
     reader: Callable[[str, Path, ReaderConfig, Note], Reader]
@@ -51,7 +50,7 @@ READERS: dict[str, Kind] = {
 
 ARRAYS = "arrays-"
 DIGITS = image_spec((8, 8, 1), tuple("0123456789"), {"train": 1077, "validation": 360, "test": 360}, "1.0.0")
-# What `prepare` can put into a TFDS folder, as far as one must know it before it is there.
+# The data sets that `prepare` can write, described as far as is needed before they are prepared.
 PREPARABLE: dict[str, DatasetSpec] = {
     name: image_spec(shape, tuple(map(str, range(classes))), {"train": train, "test": 10_000})
     for name, shape, classes, train in (
@@ -66,12 +65,13 @@ IMAGENET = image_spec((0, 0, 3), tuple(map(str, range(1000))), {"train": 1_281_1
 
 
 def describe(name: str, data_dir: Path, absent_too: bool = False, config: ReaderConfig | None = None) -> DatasetSpec:
-    """Returns what is known of a data set; `config` says how it is read.
+    """Returns the spec of a data set; `config` says how the data are read.
 
-    Raises UsageError where it is not there, with the command that prepares it; unless `absent_too`, and it is known well enough.
+    If the data are absent, raises UsageError with the command that prepares them; with `absent_too`, returns the spec that is
+    known in advance, if there is one.
     """
     if name == "digits":
-        # Without a look at its folder, which is prepared on first use.
+        # The folder is not read, since it is prepared on first use.
         return DIGITS
     known = PREPARABLE | {"imagenet2012": IMAGENET}
     if absent_too and name in known and not is_prepared(name, data_dir):
@@ -84,8 +84,8 @@ def load(
 ) -> Dataset:
     """Returns the splits of a data set that `spec` names; images are resized to `image_size` pixels a side.
 
-    Raises UsageError as `describe`; DataError for examples that cannot be read, see `cache.load`, or that are not those of
-    `spec`; StorageError where a folder cannot be written.
+    Raises UsageError like `describe`; DataError for examples that cannot be read, see `cache.load`, or whose number differs from
+    that in `spec`; StorageError if a folder cannot be written.
     """
     if name == "digits" and not is_prepared(name, data_dir):
         from percept_jax.data.prepare import prepare
@@ -100,7 +100,7 @@ def load(
 
 
 def reader_class(name: str) -> Any:
-    """Returns the class of a data set's reader, whether the data are there or not."""
+    """Returns the class of a data set's reader, whether or not the data exist."""
     if kind := parts(name)[0]:
         return READERS[kind].reader
     if name.startswith(ARRAYS):
@@ -109,7 +109,10 @@ def reader_class(name: str) -> Any:
 
 
 def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = None) -> Reader:
-    """Returns the reader of a data set that is there; `note` is told of files that are passed over. Raises UsageError."""
+    """Returns the reader of a data set; `note` is called with a message about skipped files.
+
+    Raises UsageError if the data are absent or the name is unknown.
+    """
     if name in toy.TOYS:
         return toy.Toy(name, functools.partial(_digits, data_dir))
     kind = parts(name)[0]
@@ -119,9 +122,9 @@ def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = No
         return TfdsFolder(folder, data_dir, config)
     if name in PREPARABLE:
         command = f"./launch.sh prepare {name} --data_dir={data_dir}"
-        raise UsageError(f"{name} is not in {data_dir}; type: {command} (with --from=DIR if you have its files)", "dataset")
+        raise UsageError(f"{name} is not in {data_dir}; run: {command} (with --from=DIR if you have its files)", "dataset")
     if name.startswith(ARRAYS):
-        raise UsageError("trained on arrays of a program, which are not here", "dataset")
+        raise UsageError("the model was trained on arrays passed from Python, which are not stored", "dataset")
     known = ["digits", *toy.TOYS, *PREPARABLE]
     kinds = [f"{kind}:" for kind in READERS]
     raise UsageError(
@@ -130,18 +133,18 @@ def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = No
 
 
 def _digits(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of the digits, all splits."""
+    """Returns the images and labels of all splits of the digits."""
     examples = load("digits", data_dir, DIGITS.select(), 8).examples
     return examples["image"], examples["label"]
 
 
 def is_prepared(name: str, data_dir: Path) -> bool:
-    """Returns whether a data set needs no preparation, or has been prepared in `data_dir`."""
+    """Returns whether a data set needs no preparation or is already prepared in `data_dir`."""
     return name in toy.TOYS or bool(parts(name)[0]) or tfds.find(name, data_dir) is not None
 
 
 def parts(name: str) -> tuple[str, str, str]:
-    """Returns kind, path and checksum of KIND:PATH#CHECKSUM; the last is empty where it has none, all are for another name."""
+    """Returns kind, path and checksum of KIND:PATH#CHECKSUM; the checksum may be empty, and all are for any other name."""
     kind, colon, rest = name.partition(":")
     if not colon or kind not in READERS:
         return "", "", ""
@@ -156,7 +159,7 @@ def plain(name: str) -> str:
 
 
 def path_of(name: str, data_dir: Path) -> Path:
-    """Returns the file or folder that KIND:PATH means. Raises UsageError where there is no such file, or the path cannot be."""
+    """Returns the file or folder that KIND:PATH means. Raises UsageError if the file is absent or the path is invalid."""
     kind, path, _ = parts(name)
     if not path:
         raise UsageError(f"needs a path: {kind}:PATH", "dataset")
@@ -170,15 +173,15 @@ def path_of(name: str, data_dir: Path) -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    """The path from the root, its links as they are; without `..`, unless that leads somewhere else behind a link."""
+    """Returns the absolute path, links unresolved; `..` is removed, unless that would lead elsewhere because of a link."""
     straight = os.path.abspath(path)
     return Path(straight) if os.path.realpath(straight) == os.path.realpath(path) else path.absolute()
 
 
 def located(name: str, data_dir: Path) -> str:
-    """Returns the name with its path made absolute, links and a checksum kept: the same data wherever one is.
+    """Returns the name with its path made absolute, so that it means the same data in any working directory.
 
-    The data need not be there. Raises UsageError for a path that cannot be.
+    Links and a checksum are kept. The data need not exist. Raises UsageError for an invalid path.
     """
     kind, path, checksum = parts(name)
     if not kind:
@@ -192,16 +195,16 @@ def located(name: str, data_dir: Path) -> str:
 
 
 def fingerprint(name: str, data_dir: Path, fresh: bool = False) -> str:
-    """Returns 16 hexadecimal digits of the content behind KIND:PATH, see `cache.fingerprint`; "" for another name."""
+    """Returns the checksum of the content of KIND:PATH, see `cache.fingerprint`; "" for any other name."""
     kind = parts(name)[0]
     return cache.fingerprint(open_reader(name, data_dir, ReaderConfig()), kind, data_dir / "cache", fresh) if kind else ""
 
 
 def identified(name: str, data_dir: Path, fresh: bool = False) -> str:
-    """Returns KIND:PATH with the checksum of the data behind it; another name as it is.
+    """Returns KIND:PATH with the checksum of its data appended; any other name unchanged.
 
-    Where it has one, and the data are not there, it stays as it is. Raises UsageError where they are not there and it has none,
-    or where the data have another one.
+    A name that has a checksum is also returned unchanged if the data are absent. Raises UsageError if the data are absent and
+    the name has no checksum, or if the data have another one.
     """
     kind, path, checksum = parts(name)
     if not kind:
@@ -213,12 +216,12 @@ def identified(name: str, data_dir: Path, fresh: bool = False) -> str:
             return name
         raise
     if checksum and found != checksum:
-        raise UsageError(f"{path} has other data than those that were meant (their checksum is not {checksum})", "dataset")
+        raise UsageError(f"{path} holds other data than expected: their checksum is {found}, not {checksum}", "dataset")
     return f"{kind}:{path}#{found}"
 
 
 def is_there(name: str, data_dir: Path) -> bool:
-    """Returns whether there is a file or folder where a name's path leads. Raises UsageError for a path that cannot be."""
+    """Returns whether the file or folder that a name's path means exists. Raises UsageError for an invalid path."""
     if READERS[parts(name)[0]].is_folder:
         return os.path.isdir(path_of(name, data_dir))
     try:
@@ -228,7 +231,7 @@ def is_there(name: str, data_dir: Path) -> bool:
 
 
 def short_name(name: str) -> str:
-    """Returns a name for a folder under runs/. Raises UsageError for KIND: without a path."""
+    """Returns the data set's name as a folder under runs/ uses it. Raises UsageError for KIND: without a path."""
     kind, path, _ = parts(name)
     if not kind:
         return name.replace("/", "_").replace(":", "_")

@@ -1,4 +1,4 @@
-"""Which examples are trained on, chosen on and tested on: TFDS slices of a data set's own splits to indices."""
+"""Turns TFDS slices of a data set's own splits into the indices of the train, validation and test examples."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,20 +9,20 @@ from percept_jax.errors import UsageError
 
 
 class _Split(NamedTuple):
-    """As much of a split as TFDS asks for where it reads a slice."""
+    """The attributes of a split that TFDS needs to read a slice."""
 
     num_examples: int
 
     @property
     def shard_lengths(self) -> list[int]:
-        raise ValueError("shards are not kept; give numbers or percentages of examples")
+        raise ValueError("slices by shard are not supported; give numbers or percentages of examples")
 
 
 def choose(sizes: Mapping[str, int], train: str = "", validation: str = "", test: str = "") -> dict[str, np.ndarray]:
-    """Indices by role, int32, into all examples laid end to end in the order of `sizes`.
+    """Returns indices by role, int32, into the concatenation of all splits in the order of `sizes`.
 
-    An empty slice is the split of that name. Where there is none, a part of `train` is held out for it: its last fifth for
-    the test; for validation a tenth, or a fifth if the test is held out too. An empty `train` is what the others leave of it.
+    An empty slice means the split of that name. If there is none, a part of `train` is held out for it: its last fifth for
+    the test; for validation a tenth, or a fifth if the test is held out too. An empty `train` means the rest of the split.
 
     Args:
         sizes: examples of each of the data set's own splits.
@@ -42,11 +42,11 @@ def choose(sizes: Mapping[str, int], train: str = "", validation: str = "", test
     if not train:
         index["train"] = np.setdiff1d(index["train"], np.concatenate([index["validation"], index["test"]]))
         if not len(index["train"]):
-            raise UsageError("nothing is left of train to train on", "train_split")
+            raise UsageError("validation and test leave no examples of train to train on", "train_split")
     for one, other in (("validation", "train"), ("test", "train"), ("test", "validation")):
         if shared := len(np.intersect1d(index[one], index[other])):
-            said = f"{slices[one]} shares {shared} examples with --{other}_split={slices[other]}"
-            raise UsageError(f"{said}; learn, choose and report on different ones", f"{one}_split")
+            message = f"{slices[one]} shares {shared} examples with --{other}_split={slices[other]}"
+            raise UsageError(f"{message}; train, validate and test on different examples", f"{one}_split")
     return index
 
 
@@ -57,20 +57,20 @@ def _indices(sizes: Mapping[str, int], spec: str, flag: str) -> np.ndarray:
     if not len(index):
         raise UsageError(f"{spec} has no examples", flag)
     if len(np.unique(index)) < len(index):
-        raise UsageError(f"{spec} has examples twice", flag)
+        raise UsageError(f"{spec} contains the same examples twice", flag)
     return index
 
 
 def _slices(sizes: Mapping[str, int], spec: str, flag: str) -> list[tuple[str, int, int]]:
-    # Imports for half a second: not where whole splits are named.
+    # The import takes half a second, so that it is left out where whole splits are named.
     import tensorflow_datasets as tfds
 
     try:
         found = tfds.core.ReadInstruction.from_spec(spec).to_absolute({name: _Split(n) for name, n in sizes.items()})
-    # TFDS raises several kinds.
+    # TFDS raises several kinds of errors.
     except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        there = ", ".join(f"{name} ({n})" for name, n in sizes.items())
-        what = f"there is no split {spec!r}" if spec.isidentifier() else f"{spec!r}: {said[-1]}"
-        raise UsageError(f"{what}; there are {there}", flag) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        available = ", ".join(f"{name} ({n})" for name, n in sizes.items())
+        reason = f"there is no split {spec!r}" if spec.isidentifier() else f"{spec!r}: {lines[-1]}"
+        raise UsageError(f"{reason}; there are {available}", flag) from error
     return [(part.splitname, part.from_ or 0, sizes[part.splitname] if part.to is None else part.to) for part in found]

@@ -72,7 +72,7 @@ def test_the_content_of_data_makes_their_checksum(kind, tmp_path):
     assert registry.identified(name, tmp_path) == f"{name}#{digits}"
     change(name)
     assert registry.fingerprint(name, tmp_path) != digits
-    with pytest.raises(UsageError, match=f"--dataset: .*other data than those that were meant .*not {digits}"):
+    with pytest.raises(UsageError, match=f"--dataset: .*other data than expected: .*not {digits}"):
         registry.identified(f"{name}#{digits}", tmp_path)
     gone = name.replace("/here/", "/gone/")
     assert registry.identified(f"{gone}#{digits}", tmp_path) == f"{gone}#{digits}"

@@ -56,7 +56,7 @@ def test_what_is_not_given_is_held_out_of_train(own, wanted):
 def test_without_a_train_split_all_that_is_left_is_trained_on():
     index = choose({"train": 100, "test": 20}, validation="train[:5]+train[95%:]")
     np.testing.assert_array_equal(index["train"], np.arange(5, 95))
-    with pytest.raises(UsageError, match="--train_split: nothing is left of train"):
+    with pytest.raises(UsageError, match="--train_split: validation and test leave no examples of train"):
         choose({"train": 100, "test": 20}, validation="train")
 
 
@@ -71,7 +71,7 @@ def test_without_a_train_split_all_that_is_left_is_trained_on():
         (["--validation_split=test"], "--test_split: test shares 360 examples with --validation_split=test"),
         (["--train_split=train", "--test_split=train[:9]"], "--test_split: train[:9] shares 9 examples with --train_split=train"),
         (["--train_split=train[9:9]"], "--train_split: train[9:9] has no examples"),
-        (["--train_split=train+train[:9]"], "--train_split: train+train[:9] has examples twice"),
+        (["--train_split=train+train[:9]"], "--train_split: train+train[:9] contains the same examples twice"),
     ],
 )
 def test_a_wrong_split_is_one_line(flags, message, tmp_path, capsys):

@@ -228,7 +228,7 @@ def test_trained_on_arrays_of_ones_own(small, tmp_path):
     assert (run.predict(images).labels == labels).mean() > 0.95
     assert load(run.path).predict(images[:4]).probabilities.shape == (4, 3)
     np.testing.assert_allclose(run.predict(images[:5]).probabilities.sum(1), 1, rtol=1e-6)
-    with pytest.raises(UsageError, match="trained on arrays of a program"):
+    with pytest.raises(UsageError, match="trained on arrays passed from Python"):
         run.evaluate()
     with pytest.raises(UsageError, match=r"uint8 \[height, width, 3\]"):
         run.predict(images[..., 0])

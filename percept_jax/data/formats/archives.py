@@ -1,6 +1,6 @@
-"""What the authors' formats share: an example, and files that are compressed and may be cut short.
+"""Helpers for the authors' formats: an example, and compressed files that may be truncated.
 
-Each split's examples come in the authors' order, under the keys that TFDS's stock builders give them.
+Each split's examples keep the authors' order and get the keys of TFDS's stock builders.
 """
 
 import functools
@@ -24,7 +24,7 @@ class Example(NamedTuple):
     Attributes:
         key: its number in the split, from 0.
         image: uint8 `[height, width, channels]`.
-        features: "label", and what else the stock builder's examples have.
+        features: "label", and the other features of the stock builder's examples.
     """
 
     key: int
@@ -33,30 +33,36 @@ class Example(NamedTuple):
 
 
 def check_labels(labels: np.ndarray, classes: int, where: Path | str) -> None:
-    """Raises DataError, which names the record, for a label that is that of no class."""
+    """Raises DataError, which names the record, for a label that is `classes` or more."""
     wrong = np.flatnonzero(labels >= classes)
     if len(wrong):
         raise DataError(f"{where}: record {wrong[0]}: label {labels[wrong[0]]} of {classes} classes")
 
 
 def gunzip(path: Path) -> tuple[bytes, bool]:
-    """What a gzip file holds as far as it goes, and whether it is whole: who knows the format says at which record it is cut."""
+    """Returns the content of a gzip file, and whether it is complete.
+
+    A truncated file is not an error here: the caller, who knows the format, reports the record at which it ends.
+    """
     with open(path, "rb") as raw, gzip.open(raw) as file:
         try:
-            # read1: gives what there is before it fails.
+            # Unlike read, read1 returns the available content before it fails.
             return _read_to_the_end(functools.partial(file.read1, CHUNK))
         except (gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path}: not a gzip file, or a damaged one ({error})") from error
 
 
 def read_members(path: Path, wanted: set[str], record: int) -> dict[str, bytes]:
-    """Members of a gzipped tar file, read as one stream. `record` is the length of their records: it says where one is cut."""
+    """Returns the content of the members `wanted` of a gzipped tar file, read as one stream.
+
+    `record` is the length of the members' records, for the message about a truncated one. Raises DataError.
+    """
     found = {}
     try:
         with tarfile.open(path, "r|gz") as tar:
             for member in tar:
                 if member.isfile() and member.name in wanted:
-                    # Unbuffered: a buffer is lost as a whole where the file is cut.
+                    # The raw file is read, because a truncated file would lose a whole buffer.
                     raw = getattr(tar.extractfile(member), "raw")  # noqa: B009
                     content, _ = _read_to_the_end(functools.partial(raw.read, record))
                     if len(content) < member.size:
@@ -75,7 +81,7 @@ def lines(content: bytes) -> list[str]:
 
 
 def _read_to_the_end(read: Callable[[], bytes]) -> tuple[bytes, bool]:
-    """All that `read` gives, and whether it came to the end rather than to a cut."""
+    """Returns all content that `read` returns, and whether the file was complete."""
     parts = []
     try:
         while part := read():

@@ -13,10 +13,10 @@ SHAPE = (32, 32, 3)
 
 
 class Archive(NamedTuple):
-    """What is where in one of CIFAR's archives.
+    """The layout of one of CIFAR's archives.
 
     Attributes:
-        file: its name.
+        file: the name of the archive.
         splits: split -> the members that hold its records, in order.
         names: label -> the member that names its classes, in the order of the records' bytes.
     """
@@ -46,10 +46,10 @@ ARCHIVES = {
 def read_cifar(
     path: Path, archive: Archive, classes: Mapping[str, int]
 ) -> tuple[dict[str, Iterator[Example]], dict[str, list[str]]]:
-    """The examples of each split, and the names of each label's classes, out of an archive that is never unpacked on disk.
+    """Returns the examples of each split and the names of each label's classes; the archive is not unpacked on disk.
 
-    `classes` says how many classes each label has, in the order of the records' bytes.
-    Raises DataError for a file that is not what it should be, naming it, its member and the record.
+    `classes` is the number of classes of each label, in the order of the records' bytes.
+    Raises DataError for an invalid file, naming it, its member and the record.
     """
     records = [member for members in archive.splits.values() for member in members]
     content = read_members(path, {*records, *archive.names.values()}, len(classes) + int(np.prod(SHAPE)))
@@ -74,7 +74,7 @@ def _cifar_examples(split: str, members: Mapping[str, bytes], classes: Mapping[s
 
 
 def parse_cifar(content: bytes, where: str, classes: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR records as images uint8 `[records, 32, 32, 3]` and labels uint8 `[records, labels]`.
+    """Returns the images uint8 `[records, 32, 32, 3]` and labels uint8 `[records, labels]` of CIFAR records.
 
     A record is a byte for each label, then the red, green and blue planes: https://www.cs.toronto.edu/~kriz/cifar.html.
     Raises DataError, which begins with `where` and names the record.

@@ -1,4 +1,4 @@
-"""IDX, the format of MNIST and its kin: http://yann.lecun.com/exdb/mnist."""
+"""IDX, the format of MNIST and its successors: http://yann.lecun.com/exdb/mnist."""
 
 import struct
 from collections.abc import Iterator, Mapping
@@ -9,14 +9,14 @@ import numpy as np
 from percept_jax.data.formats.archives import Example, check_labels, gunzip
 from percept_jax.errors import DataError
 
-# Split -> how its two files' names begin.
+# Split -> the prefix of its two files' names.
 PARTS = {"train": "train", "test": "t10k"}
 
 
 def read_mnist(files: Mapping[str, Path], image_shape: tuple[int, int, int], classes: int) -> dict[str, Iterator[Example]]:
-    """The examples of each split, out of the four IDX files by name; a split is read when its first example is asked for.
+    """Returns the examples of each split from the four IDX files, given by name.
 
-    Raises DataError, then, for a file that is not what it should be, naming it and the record.
+    A split is read when its first example is requested; an invalid file then raises DataError, naming it and the record.
     """
     return {
         split: _idx_examples(files[f"{part}-images-idx3-ubyte.gz"], files[f"{part}-labels-idx1-ubyte.gz"], image_shape, classes)
@@ -36,7 +36,7 @@ def _idx_examples(images_at: Path, labels_at: Path, image_shape: tuple[int, int,
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
-    """A gzipped IDX file of bytes as a uint8 array of `rank` axes, records first. Raises DataError, naming file and record."""
+    """Returns a gzipped IDX file as a uint8 array of `rank` axes, records first. Raises DataError, naming file and record."""
     content, whole = gunzip(path)
     array = parse_idx(content, path, rank)
     if not whole:
@@ -45,15 +45,15 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
 
 
 def parse_idx(content: bytes, where: Path | str, rank: int) -> np.ndarray:
-    """The bytes of an IDX file as a uint8 array of `rank` axes. Raises DataError, which begins with `where`.
+    """Returns the bytes of an IDX file as a uint8 array of `rank` axes. Raises DataError, which begins with `where`.
 
     The format is at the end of http://yann.lecun.com/exdb/mnist: 0, 0, type, rank, an int32 for each axis, and the values.
     """
-    # 8: unsigned bytes.
-    wanted = bytes((0, 0, 8, rank))
-    if content[:4] != wanted:
+    # The type 8 is that of unsigned bytes.
+    magic = bytes((0, 0, 8, rank))
+    if content[:4] != magic:
         raise DataError(
-            f"{where}: begins with {content[:4].hex() or 'nothing'}, not {wanted.hex()}: not an IDX file of rank {rank}"
+            f"{where}: begins with {content[:4].hex() or 'nothing'}, not {magic.hex()}: not an IDX file of rank {rank}"
         )
     begin = 4 + 4 * rank
     if len(content) < begin:

@@ -1,6 +1,6 @@
-"""Arrays out of .npz files, looked at before they are read: what they say they hold may be more than a machine has.
+"""Reads arrays from .npz files. Headers are checked first, since an array may claim to be larger than the memory.
 
-And numbers of any kind narrowed to what a model takes, each checked before it is cast.
+Also narrows numbers of any type to int32 or float32, after checking each value.
 """
 
 import zipfile
@@ -16,10 +16,10 @@ LARGEST = 1 << 36
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name.
+    """Returns the arrays of an .npz file by name.
 
-    Raises DataError, naming the array, where the file is something else, is damaged, has Python's objects in it, or says that it
-    holds more than it does or than LARGEST.
+    Raises DataError, naming the array, if the file is not an .npz file, is damaged, contains Python objects, or claims to hold
+    more bytes than it does or than LARGEST.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise
     except zipfile.BadZipFile as error:
         raise DataError(f"{path}: not an .npz file of named arrays, or a damaged one: {error}") from error
-    # zipfile, zlib and NumPy raise many kinds for a damaged file.
+    # zipfile, zlib and NumPy raise many kinds of errors for a damaged file.
     except Exception as error:
         raise DataError(f"{path}: cannot be read: {first_line(error)}") from error
 
@@ -46,31 +46,31 @@ def _members(path: Path, file: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInf
         if member.flag_bits & 1:
             raise DataError(f"{path}: {name} is encrypted")
         if name in seen or name == member.filename:
-            raise DataError(f"{path}: {member.filename} is {'there twice' if name in seen else 'no array'}")
+            raise DataError(f"{path}: {member.filename} {'occurs twice' if name in seen else 'is not an array'}")
         seen.add(name)
         yield member, name
 
 
 def _size(path: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> int:
-    """Bytes of an array, as its header says. Raises DataError unless the file holds just as many."""
+    """Returns the size of an array in bytes, from its header. Raises DataError unless the file holds as many."""
     with file.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if read_header is None:
-            raise DataError(f"{path}: {name} is in a format that NumPy does not have ({version})")
+            raise DataError(f"{path}: {name} has an unknown version of NumPy's format ({version})")
         shape, _, dtype = read_header(stream)
         if dtype.hasobject:
-            raise DataError(f"{path}: {name} holds Python's objects, which are not read; save it as numbers")
-        size, there = dtype.itemsize, member.file_size - stream.tell()
+            raise DataError(f"{path}: {name} holds Python objects, which are not read; save it as numbers")
+        size, available = dtype.itemsize, member.file_size - stream.tell()
         for side in shape:
             size *= side
-        if size != there:
-            raise DataError(f"{path}: {name} says that it is {dtype} {list(shape)}, {size} bytes, but there are {there}")
+        if size != available:
+            raise DataError(f"{path}: the header of {name} says {dtype} {list(shape)}, {size} bytes, but it has {available}")
         return size
 
 
 def to_int32(array: np.ndarray, what: str, least: int, most: int) -> np.ndarray:
-    """Whole numbers as int32. Raises ValueError, naming the first that is not from `least` to `most`, and its place."""
+    """Returns integers as int32. Raises ValueError, naming the first that is not from `least` to `most`, and its index."""
     bad = (array < least) | (array > most)
     if bad.any():
         place = np.argwhere(bad)[0].tolist()
@@ -79,12 +79,12 @@ def to_int32(array: np.ndarray, what: str, least: int, most: int) -> np.ndarray:
 
 
 def to_float32(array: np.ndarray, what: str, real: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as float32. Raises ValueError, naming the first that is not finite in it, and its place.
+    """Returns numbers as float32. Raises ValueError, naming the first that is not finite in float32, and its index.
 
     Args:
-        array: of any kind of numbers.
-        what: it is called.
-        real: which of them count, of a shape that `array` can be compared with; None: all.
+        array: numbers of any type.
+        what: the name of the array in messages.
+        real: a mask of the numbers that count, of a shape that broadcasts to `array`'s; None: all.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         narrowed = array.astype(np.float32)

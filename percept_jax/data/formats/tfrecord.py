@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow, each record checked by its CRCs.
+"""Reads and writes TFRecord files without TensorFlow; the CRCs of each record are checked.
 
 A record is `length (8 bytes) | masked CRC32C of them | data | masked CRC32C of it`, little-endian:
 https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
@@ -19,7 +19,7 @@ from percept_jax.errors import DataError
 from percept_jax.files import in_place
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-# Of a data set in a thousand files: most systems let a process hold 1,024.
+# A data set may have a thousand files, but most systems allow a process 1,024 open files.
 OPEN_FILES = 256
 
 
@@ -32,10 +32,10 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
 
 
 class Records:
-    """The records of TFRecord files one after another, by index. Raises DataError where one is damaged, when it is read."""
+    """The records of several TFRecord files by index. Reading a damaged record raises DataError."""
 
     def __init__(self, paths: Sequence[Path]):
-        """Finds where each record begins. Raises DataError where a file cannot be read, or ends inside a record."""
+        """Finds the start of each record. Raises DataError if a file cannot be read or ends inside a record."""
         self.paths = [Path(path) for path in paths]
         self._open = functools.lru_cache(OPEN_FILES)(_open)
         self._begins = [_index(path, self._open(path)) for path in self.paths]
@@ -64,21 +64,21 @@ def _open(path: Path) -> mmap.mmap | bytes:
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
-            # Nothing cannot be mapped.
+            # An empty file cannot be mapped.
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
 
 
 def _index(path: Path, content: mmap.mmap | bytes) -> np.ndarray:
-    """Where each record of a file begins, int64 `[records]`."""
+    """Returns the offset of each record of a file, int64 `[records]`."""
     begins, at = [], 0
     while at < len(content):
         header = content[at : at + HEADER.size]
         if len(header) < HEADER.size:
             raise DataError(f"{path}: ends inside record {len(begins)}")
         length, crc = HEADER.unpack(header)
-        # Also what any other kind of file fails at.
+        # Files of any other format fail this check too.
         if crc != _masked_crc(header[:8]):
             raise DataError(f"{path}: record {len(begins)} is damaged (the CRC32C of its length differs)")
         begins.append(at)
@@ -89,6 +89,6 @@ def _index(path: Path, content: mmap.mmap | bytes) -> np.ndarray:
 
 
 def _masked_crc(data: bytes) -> int:
-    """A CRC32C, rotated and shifted so that the CRC of data that hold CRCs is none of them."""
+    """Returns a CRC32C, rotated and shifted as TFRecord does because plain CRCs of data that contain CRCs are unsafe."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Images and labels that a program hands over, as a data set."""
+"""Reads images and labels that are passed as arrays from Python."""
 
 import functools
 import math
@@ -10,19 +10,19 @@ from percept_jax.data.readers.base import ArraySource
 from percept_jax.data.spec import DatasetSpec, image_spec
 from percept_jax.errors import UsageError, first_line
 
-# Of all examples for the test split, and as many for validation.
+# The fraction of the examples in the test split, and in the validation split.
 HOLD_OUT = 0.2
 
 
 class Arrays:
-    """Takes images and labels of a program, split 60 / 20 / 20 %, stratified, always the same way. See `Reader`."""
+    """Reads arrays of images and labels, split 60 / 20 / 20 %, stratified, always in the same way. See `Reader`."""
 
     cache_name, records = "", "images"
 
     def __init__(self, images: np.ndarray, labels: np.ndarray):
         """Takes uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, 0 to classes - 1.
 
-        Raises UsageError where they are something else.
+        Raises UsageError for any other arrays.
         """
         self._images, self._labels = _checked(images, labels)
 
@@ -31,7 +31,7 @@ class Arrays:
         return _split(self._labels)
 
     def describe(self) -> DatasetSpec:
-        """Returns what the arrays are as a data set. Raises UsageError where they are too few to be split in three."""
+        """Returns the spec of the arrays. Raises UsageError if there are too few examples for three splits."""
         labels, split = self._labels, self._index
         classes = tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
         if len(missing := np.setdiff1d(np.arange(len(classes)), labels[split["train"]])):
@@ -44,24 +44,24 @@ class Arrays:
         return ArraySource({"image": self._images[index], "label": self._labels[index].astype(np.int32)})
 
     def files(self) -> dict[str, Path]:
-        """Returns nothing: arrays are in no files."""
+        """Returns an empty dictionary, since arrays have no files."""
         return {}
 
 
 def _checked(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images `[examples, height, width, channels]` and labels. Raises UsageError where they are something else."""
+    """Returns images `[examples, height, width, channels]` and labels. Raises UsageError for any other arrays."""
     try:
         images, labels = np.asarray(images), np.asarray(labels)
     except (ValueError, OverflowError) as error:
-        # Such as of rows of several lengths.
-        raise UsageError(f"images and labels are no arrays: {first_line(error)}") from error
+        # NumPy raises these for rows of different lengths, for example.
+        raise UsageError(f"images and labels are not arrays: {first_line(error)}") from error
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or 0 in images.shape[1:]:
-        hint = "" if images.dtype == np.uint8 else "; their values are to be 0 to 255"
-        wanted = f"uint8 [examples, height, width(, channels)]{hint}"
-        raise UsageError(f"images are {images.dtype} {list(images.shape)}, not {wanted}")
+        hint = "" if images.dtype == np.uint8 else "; scale their values to 0 to 255"
+        expected = f"uint8 [examples, height, width(, channels)]{hint}"
+        raise UsageError(f"images are {images.dtype} {list(images.shape)}, not {expected}")
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
-        wanted = f"one whole number >= 0 for each of {len(images)} images"
-        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {wanted}")
+        expected = f"one integer >= 0 for each of {len(images)} images"
+        raise UsageError(f"labels are {labels.dtype} {list(labels.shape)}, not {expected}")
     if labels.max(initial=0) >= max(1, len(labels)):
         raise UsageError(f"label {labels.max()} among {len(labels)} images; labels are 0 to classes - 1")
     return images if images.ndim == 4 else images[..., None], labels
@@ -75,13 +75,13 @@ def _split(labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def stratified_split(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of a fixed train / validation / test split, 60 / 20 / 20 %, each class in the same shares everywhere.
+    """Returns the indices of a fixed train / validation / test split: 60 / 20 / 20 %, with equal proportions of the classes.
 
-    Raises ValueError where a class is too small to be in all three.
+    Raises ValueError if a class is too small for all three splits.
     """
     from sklearn.model_selection import train_test_split
 
-    held = math.ceil(HOLD_OUT * len(labels))
-    rest, test = train_test_split(np.arange(len(labels)), test_size=held, stratify=labels, random_state=0)
-    train, validation = train_test_split(rest, test_size=held, stratify=labels[rest], random_state=0)
+    size = math.ceil(HOLD_OUT * len(labels))
+    rest, test = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=0)
+    train, validation = train_test_split(rest, test_size=size, stratify=labels[rest], random_state=0)
     return {name: np.asarray(part) for name, part in (("train", train), ("validation", validation), ("test", test))}

@@ -1,4 +1,4 @@
-"""Reader: where the examples of a data set come from. One reader a format."""
+"""Reader: the interface that each data set format implements."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,40 +13,40 @@ from percept_jax.knobs import knob
 
 @dataclasses.dataclass(frozen=True)
 class ReaderConfig:
-    """How data are read."""
+    """How the files of a data set are read."""
 
     max_bad_records: int = knob(
         0,
         "static",
         "data",
-        "skip up to so many images or records that cannot be read; unless 0, all are decoded at every start to find them",
+        "skip up to this many images or records that cannot be read; unless 0, each start decodes all of them to find the bad ones",
         "[0, inf)",
     )
     sequence_length: int = knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
-    ahead: int = knob(0, "static", "data", "series: each step's target is the value so many steps later; 0: none", "[0, 1000000]")
+    ahead: int = knob(0, "static", "data", "series: each step's target is the value this many steps later; 0: off", "[0, 1000000]")
     horizon: int = knob(
-        0, "static", "data", "series: the last so many steps are forecast from those before; 0: none", "[0, 1000000]"
+        0, "static", "data", "series: forecast the last this many steps from the earlier ones; 0: off", "[0, 1000000]"
     )
-    fresh_cache: bool = knob(False, "infra", "run", "read the data's files again, whatever the cache in --data_dir says")
+    fresh_cache: bool = knob(False, "infra", "run", "read the data's files again and ignore the cache in --data_dir")
 
 
 class Source(Protocol):
-    """The examples of one split, by number."""
+    """The examples of one split, by index."""
 
     def __len__(self) -> int:
-        """How many there are, those that cannot be read among them."""
+        """Returns the number of examples, including those that cannot be read."""
         ...
 
     def read(self, indices: Sequence[int]) -> Mapping[str, Any]:
-        """Returns the features of some examples, a sequence each.
+        """Returns the features of some examples by name, each a sequence.
 
         Images are left encoded, as bytes. An exception in place of an image says why the example cannot be read. Raises DataError
-        where the split as a whole cannot be read.
+        if the split as a whole cannot be read.
         """
         ...
 
     def where(self, index: int) -> str:
-        """Returns where an example is, for a message: a path, or a record of a folder."""
+        """Returns the location of an example for a message: a path, or a record of a folder."""
         ...
 
 
@@ -54,23 +54,23 @@ class Reader(Protocol):
     """A data set in one format.
 
     Attributes:
-        cache_name: what the decoded images are kept under in the data directory; empty where nothing has to be decoded.
-        records: what its messages call an example: "images" or "records".
+        cache_name: the name of the cache of decoded images in the data directory; empty if nothing has to be decoded.
+        records: the word for examples in messages: "images" or "records".
     """
 
     cache_name: str
     records: str
 
     def describe(self) -> DatasetSpec:
-        """Returns what is known of the data set, examples that can be read only. Raises UsageError and DataError."""
+        """Returns the spec of the data set; it counts readable examples only. Raises UsageError and DataError."""
         ...
 
     def source(self, split: str) -> Source:
-        """Returns the examples of a split. Raises DataError where it cannot be read."""
+        """Returns the examples of a split. Raises DataError if the split cannot be read."""
         ...
 
     def files(self) -> Mapping[str, Path]:
-        """Returns what the examples are made from, by names that do not depend on where the data set is."""
+        """Returns the files of the data set, by names that do not depend on its location."""
         ...
 
 

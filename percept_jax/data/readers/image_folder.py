@@ -1,6 +1,6 @@
-"""folder:PATH, a data set of one's own: PNG or JPEG files in a sub-folder a class.
+"""folder:PATH, a user's own data set: PNG or JPEG files in one sub-folder for each class.
 
-What operating systems and storage devices leave beside images is passed over, and said; see `LITTER`.
+Files that operating systems and storage devices create beside images (see `LITTER`) are skipped, and reported.
 """
 
 import functools
@@ -19,7 +19,7 @@ from percept_jax.errors import DataError, UsageError, in_a_line
 
 IMAGES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif"}
 _OTHER_IMAGES = {".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".avif", ".npy"}
-# Names, in lower case, of files and folders that systems leave behind; and whatever begins with "._".
+# Names, in lower case, of files and folders that operating systems create; names that begin with "._" count too.
 LITTER = {
     "__macosx", ".ds_store", ".localized", ".spotlight-v100", ".trashes", ".fseventsd", "thumbs.db", "ehthumbs.db", "desktop.ini",
     "$recycle.bin", "system volume information", "@eadir", "@recycle", "#recycle", "#snapshot", ".@__thumb", ".thumbnails",
@@ -29,20 +29,20 @@ _SPLITS = {"train", "training", "validation", "val", "valid", "dev", "test", "te
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or a folder is something that a system has left behind."""
+    """Returns whether a file or folder was created by an operating system, see `LITTER`."""
     return name.lower() in LITTER or name.startswith("._")
 
 
 def examples(root: Path, note: Callable[[str], None] | None = None) -> tuple[dict[str, list[Path]], list[str]]:
-    """The files of each split, in the order in which they are held, and the names of the classes.
+    """Returns the files of each split, in their stored order, and the names of the classes.
 
-    PATH/class/file is one split, `train`; PATH/split/class/file names its splits, of which train, validation and test may be in
-    capitals. Within a split the classes are spread evenly, so that every slice of it is stratified; within a class the order is
-    that of a hash of the file's name. Hidden files, litter, and files that are no images are passed over; `note` is told of
-    litter.
+    PATH/class/file is one split, `train`. PATH/split/class/file names its splits; the case of train, validation and test does
+    not matter. Within a split the classes are spread evenly, so that every slice of it is stratified; within a class files are
+    ordered by a hash of their names. Hidden files, litter and files that are not images are skipped; `note` is called with a
+    message about litter.
 
-    Raises UsageError where there is no such folder, DataError for an empty class, for an image that is neither PNG nor JPEG,
-    for one that would be passed over where it is, and for a folder whose name cannot be written down.
+    Raises UsageError if there is no such folder; DataError for an empty class, for an image that is neither PNG nor JPEG or lies
+    outside the folders of classes, and for a folder's name that is not printable.
     """
     if not os.path.isdir(root):
         raise UsageError(f"there is no folder {_shown(root)}", "dataset")
@@ -59,29 +59,29 @@ def examples(root: Path, note: Callable[[str], None] | None = None) -> tuple[dic
     classes = sorted({folder.name for folders in splits.values() for folder in folders})
     if len(classes) < 2:
         raise UsageError(
-            f"{_shown(root)} has {len(classes)} folders of classes; it takes one for each class, two or more", "dataset"
+            f"{_shown(root)} has {len(classes)} class folders; it needs one for each class, two or more", "dataset"
         )
     for split, folders in splits.items():
         if unknown := sorted({folder.name for folder in folders} - {folder.name for folder in splits.get("train", folders)}):
-            raise DataError(f"{_shown(root)}: {split} has a class {unknown[0]!r} that train has not")
+            raise DataError(f"{_shown(root)}: {split} has a class {unknown[0]!r} that train does not have")
         for folder in folders:
             if deeper := _folders(folder, litter):
-                raise DataError(f"{_shown(deeper[0])}: a folder inside the class folder {folder.name}: images are right in it")
+                raise DataError(f"{_shown(deeper[0])}: a folder inside the class folder {folder.name}; put the images directly in it")
     files = {split: {folder.name: _files(folder, litter) for folder in folders} for split, folders in splits.items()}
     if litter and note:
         counts = Counter("._*" if path.name.startswith("._") else path.name for path in litter)
-        said = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items()))
-        note(f"{_shown(root)}: passed over what systems leave behind: {_shown(said)}")
+        names = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items()))
+        note(f"{_shown(root)}: skipped files of the operating system: {_shown(names)}")
     return {split: _spread(by_class, places[split]) for split, by_class in files.items()}, classes
 
 
 class ImageFolder:
-    """Reads a folder of images, a sub-folder a class. See `Reader`; errors are those of `examples` too."""
+    """Reads a folder of images with one sub-folder for each class. See `Reader`; it also raises the errors of `examples`."""
 
     records = "images"
 
     def __init__(self, kind: str, root: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
-        """Opens the folder `root`; `note` is told of litter that is passed over."""
+        """Opens the folder `root`; `note` is called with a message about litter that is skipped."""
         self.root, self._max_bad, self._note = root, config.max_bad_records, note
         self.cache_name = f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}"
 
@@ -90,10 +90,10 @@ class ImageFolder:
         return examples(self.root, self._note)
 
     def describe(self) -> DatasetSpec:
-        """Returns what is known of the folder from its files' names and headers.
+        """Returns the spec of the folder, read from the names and headers of its files.
 
-        Up to max_bad_records images that cannot be read are left out; then every image is decoded, to know which they are. More
-        of them are a DataError, which lists them all.
+        Up to max_bad_records images that cannot be read are left out; unless it is 0, every image is decoded to find them. Raises
+        DataError, which lists the images, if there are more.
         """
         files, classes = self._examples
         headers, bad = _tried(header, [path for paths in files.values() for path in paths])
@@ -111,7 +111,7 @@ class ImageFolder:
         return image_spec((height, width, 1 if gray else 3), tuple(classes), splits)
 
     def source(self, split: str) -> "_Files":
-        """Returns the images of a split and the labels that their folders are."""
+        """Returns the images of a split, labeled by their folders."""
         files, classes = self._examples
         return _Files(files[split], classes)
 
@@ -145,7 +145,7 @@ def _content(path: Path) -> bytes | Exception:
 
 
 def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Path, Any], dict[Path, str]]:
-    """What `read` makes of each image, and what is wrong with those that it cannot read."""
+    """Returns the result of `read` for each good image, and the error message of each bad one."""
     good, bad = {}, {}
     for path in paths:
         try:
@@ -156,7 +156,7 @@ def _tried(read: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[dict[Pat
 
 
 def _are_splits(tops: list[Path]) -> bool:
-    """Whether folders are those of splits, with the folders of classes in them, rather than of classes."""
+    """Returns whether the folders are splits, which contain class folders, rather than classes."""
     deep = [top for top in tops if _folders(top, set())]
     if any(top.name.lower() in _SPLITS for top in deep):
         return True
@@ -164,7 +164,7 @@ def _are_splits(tops: list[Path]) -> bool:
 
 
 def _named_splits(root: Path, tops: list[Path]) -> dict[str, Path]:
-    """Folders by the names of the splits that they are: Train is train. Raises DataError where two are the same."""
+    """Returns the folder of each split; the name Train means train. Raises DataError if two folders are the same split."""
     places: dict[str, Path] = {}
     for top in tops:
         split = top.name.lower() if top.name.lower() in _SPLITS else top.name
@@ -175,7 +175,7 @@ def _named_splits(root: Path, tops: list[Path]) -> dict[str, Path]:
 
 
 def _listed(folder: Path, litter: set[Path]) -> list[Path]:
-    """What is in a folder and neither hidden nor litter, sorted; litter is added to `litter`."""
+    """Returns the sorted paths in a folder that are neither hidden nor litter; litter is added to the set `litter`."""
     try:
         found = sorted(folder.iterdir())
     except OSError as error:
@@ -185,16 +185,16 @@ def _listed(folder: Path, litter: set[Path]) -> list[Path]:
 
 
 def _folders(path: Path, litter: set[Path]) -> list[Path]:
-    """The folders in a folder. Raises DataError for a name that cannot be written down."""
+    """Returns the folders in a folder. Raises DataError for a name that is not printable."""
     found = [place for place in _listed(path, litter) if os.path.isdir(place)]
     for place in found:
         if place.name != in_a_line(place.name):
-            raise DataError(f"{_shown(place)}: the name of a folder has a control character, a line break or is no UTF-8")
+            raise DataError(f"{_shown(place)}: the folder's name has a control character or a line break, or is not UTF-8")
     return found
 
 
 def _files(folder: Path, litter: set[Path]) -> list[Path]:
-    """The images in a folder; also links to images that are not there, which cannot be read."""
+    """Returns the images in a folder, including broken links to images, which cannot be read."""
     found = [path for path in _listed(folder, litter) if os.path.isfile(path) or _is_broken(path)]
     for path in found:
         if path.suffix.lower() in _OTHER_IMAGES:

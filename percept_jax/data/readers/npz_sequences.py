@@ -1,4 +1,4 @@
-"""npz:PATH, arrays of sequences: checked, and brought into the form of `Part`."""
+"""npz:PATH, arrays of sequences: checks the arrays and converts them to `Part`s."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from percept_jax.data.formats import npz
 from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.errors import UsageError
 
-# Different tokens, where there are not more tokens than that.
+# The size of the vocabulary is at most this, or the number of tokens in the file if that is larger.
 MOST_TOKENS = 65_536
 SPLITS = ("train", "validation", "val", "valid", "dev", "test")
 
@@ -20,8 +20,8 @@ class Part(NamedTuple):
 
     Attributes:
         inputs: float32 values `[examples, time, features]`, or int32 tokens `[examples, time]`; 0 beyond an example's end.
-        targets: int32 labels `[examples]` or `[examples, time]`, -1 where there is none; or float32 values `[examples, features]`
-            or `[examples, time, features]`, not a number where there is none.
+        targets: int32 labels `[examples]` or `[examples, time]`, -1 if there is none; or float32 values `[examples, features]`
+            or `[examples, time, features]`, NaN if there is none.
         lengths: int32 `[examples]`, the time steps of each example.
     """
 
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a file of sequences holds: its splits, a name for each label, what each token stands for."""
+    """The content of a file of sequences: its splits, a name for each label, and the word that each token stands for."""
 
     parts: dict[str, Part]
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class Content(NamedTuple):
 
 
 def read_npz(path: Path, config: ReaderConfig) -> Content:
-    """Returns what an .npz file holds. Raises ValueError, naming the array."""
+    """Returns the content of an .npz file. Raises ValueError, naming the array."""
     arrays = npz.read(path)
     if "classes" in arrays and (arrays["classes"].ndim != 1 or arrays["classes"].dtype.kind not in "USiu"):
         raise ValueError(f"classes is {arrays['classes'].dtype} {list(arrays['classes'].shape)}, not a name for each class")
@@ -61,21 +61,24 @@ def read_npz(path: Path, config: ReaderConfig) -> Content:
 
 
 def _classes(targets: Mapping[str, np.ndarray], names: np.ndarray | None) -> tuple[str, ...]:
-    """The classes' names, those of `names` or numbers. Raises ValueError for a label without a name, or that train has not."""
+    """Returns the classes' names, from `names` or as numbers.
+
+    Raises ValueError for a label that has no name or does not occur in train.
+    """
     count = 1 + max(int(labels.max()) for labels in targets.values())
     if not count:
         raise ValueError("train has no target")
     classes = tuple(range(count)) if names is None else tuple(names.tolist())
     classes = tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes)
     if len(classes) < count:
-        raise ValueError(f"y_* has a label {count - 1}, and classes only {len(classes)} names")
+        raise ValueError(f"y_* has a label {count - 1}, but classes has only {len(classes)} names")
     if len(set(classes)) < len(classes) or not all(classes):
-        raise ValueError("classes has a name twice, or an empty one")
+        raise ValueError("classes has a duplicate or an empty name")
     known = np.unique(targets["train"])
     for split, labels in targets.items():
         new = np.setdiff1d(labels[labels >= 0], known)
         if len(new):
-            raise ValueError(f"{split} has a class {classes[new[0]]!r} that train has not")
+            raise ValueError(f"{split} has a class {classes[new[0]]!r} that train does not have")
     if names is None and len(missing := np.setdiff1d(np.arange(count), known)):
         hint = "; labels are 0 to classes - 1" if missing[0] == 0 and len(missing) == 1 else ", or give their names as classes"
         raise ValueError(f"y_train has labels up to {count - 1}, but no {missing[0]}{hint}")
@@ -83,7 +86,7 @@ def _classes(targets: Mapping[str, np.ndarray], names: np.ndarray | None) -> tup
 
 
 def are_lengths(lengths: np.ndarray, x: np.ndarray) -> bool:
-    """Returns whether these are the lengths of sequences `x [examples, time, ...]`."""
+    """Returns whether these are valid lengths of sequences `x [examples, time, ...]`."""
     return lengths.shape == x.shape[:1] and lengths.dtype.kind in "iu" and 1 <= lengths.min() <= lengths.max() <= x.shape[1]
 
 
@@ -94,19 +97,19 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig
         raise ValueError(f"x_{split} is {x.dtype} {list(x.shape)}, not float [examples, time, features] or int [examples, time]")
     lengths = arrays.get(f"len_{split}", np.full(len(x), x.shape[1]))
     if not are_lengths(lengths, x):
-        raise ValueError(f"len_{split} is not a whole number from 1 to {x.shape[1]} for each of {len(x)} examples")
+        raise ValueError(f"len_{split} is not an integer from 1 to {x.shape[1]} for each of {len(x)} examples")
     lengths = lengths.astype(np.int32)
     if config.ahead or config.horizon:
         x, y, lengths = _forecast(x, lengths, config)
     else:
         if f"y_{split}" not in arrays:
-            raise ValueError(f"no y_{split}; without it, give --ahead or --horizon to forecast x_{split}")
+            raise ValueError(f"no y_{split}; to forecast x_{split} without it, give --ahead or --horizon")
         y = arrays[f"y_{split}"]
     labels = np.issubdtype(y.dtype, np.integer)
     _check_targets(f"y_{split}", y, x)
-    # Beyond is padding, which may be anything.
+    # Entries past an example's length are padding, with any values.
     real = np.arange(x.shape[1]) < lengths[:, None]
-    a_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not config.horizon
+    per_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not config.horizon
     if tokens:
         most = max(MOST_TOKENS, x.size) - 1
         x = npz.to_int32(np.where(real, x, 0), f"x_{split}", 0, most)
@@ -115,33 +118,33 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig
     if labels:
         names = arrays.get("classes")
         most = (len(names) if names is not None else y.size) - 1
-        y = npz.to_int32(np.where(real, y, -1) if a_step else y, f"y_{split}", 1 - y.ndim, most)
+        y = npz.to_int32(np.where(real, y, -1) if per_step else y, f"y_{split}", 1 - y.ndim, most)
     else:
-        y = npz.to_float32(y, f"y_{split}", real[:, :, None] if a_step else None)
-    # Also where a shorter series has its targets.
+        y = npz.to_float32(y, f"y_{split}", real[:, :, None] if per_step else None)
+    # This also clears the steps that are the targets of a shorter series.
     x[~real] = 0
-    if a_step:
-        # A target a step: none beyond the last one.
+    if per_step:
+        # There is a target for each step, and none beyond the last one.
         y[~real] = -1 if labels else np.nan
     return Part(x, y, lengths)
 
 
 def _check_targets(name: str, y: np.ndarray, x: np.ndarray) -> None:
-    """Raises ValueError unless there is a target of a kind that can be learned for each example."""
+    """Raises ValueError unless `y` holds labels or values for each example."""
     labels = np.issubdtype(y.dtype, np.integer)
     if len(y) == len(x) and y.dtype.kind in "fiu" and y.ndim in ((1, 2) if labels else (2, 3)):
         if labels and y.ndim == 2 and y.shape[1] == 1 != x.shape[1]:
-            raise ValueError(f"{name} is {y.dtype} {list(y.shape)}: for a label an example make it [examples], {name}[:, 0]")
+            raise ValueError(f"{name} is {y.dtype} {list(y.shape)}: for one label per example make it [examples], {name}[:, 0]")
         return
     hint = ""
     if y.dtype.kind in "SU":
         hint = f"; labels are numbers: classes, {name} = numpy.unique(names, return_inverse=True)"
     elif y.dtype.kind == "f" and y.ndim == 1:
-        hint = f"; for labels make it whole numbers, {name}.astype(int), for values [examples, 1], {name}[:, None]"
+        hint = f"; for labels make it integers, {name}.astype(int); for values make it [examples, 1], {name}[:, None]"
     elif y.ndim and len(y) != len(x):
         hint = f"; there are {len(x)} examples"
-    wanted = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
-    raise ValueError(f"{name} is {y.dtype} {list(y.shape)}, not {wanted}{hint}")
+    expected = "labels [examples] or [examples, steps], or values [examples, features] or [examples, steps, features]"
+    raise ValueError(f"{name} is {y.dtype} {list(y.shape)}, not {expected}{hint}")
 
 
 def _forecast(x: np.ndarray, lengths: np.ndarray, config: ReaderConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,7 +153,7 @@ def _forecast(x: np.ndarray, lengths: np.ndarray, config: ReaderConfig) -> tuple
     if config.ahead and config.horizon:
         raise UsageError("give --ahead or --horizon, not both", "horizon")
     if lengths.min() <= steps:
-        raise UsageError(f"the shortest series has {lengths.min()} steps", flag)
+        raise UsageError(f"is {steps}, but the shortest series has {lengths.min()} steps", flag)
     if config.ahead:
         return x[:, :-steps], x[:, steps:], lengths - steps
     last = (lengths - steps)[:, None] + np.arange(steps)
@@ -158,8 +161,8 @@ def _forecast(x: np.ndarray, lengths: np.ndarray, config: ReaderConfig) -> tuple
 
 
 def _spread(part: Part) -> Part:
-    """Examples in an order in which each slice has every class in its share; files are often sorted by class."""
-    # Its stream is frozen.
+    """Returns the examples in an order in which every slice is stratified; files are often sorted by class."""
+    # NumPy guarantees that the random stream of RandomState never changes.
     draws = np.random.RandomState(0).permutation(len(part.targets))
     place = np.empty(len(part.targets))
     for label in np.unique(part.targets):

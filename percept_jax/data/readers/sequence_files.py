@@ -1,12 +1,12 @@
-"""Sequences in files of one's own: arrays (.npz), tagged sentences (JSON), a text.
+"""Reads sequences from a user's own files: arrays (.npz), tagged sentences (JSON), a text.
 
-npz:PATH     x_train `[examples, time, features]`, or whole numbers `[examples, time]` for tokens; y_train, and the same for
-             test and, where there is one, validation. Optional: len_train `[examples]`, classes (their names). What y_* holds
-             is what is learned: labels `[examples]`, labels a step `[examples, time]` (-1: none), values `[examples, features]`
-             or `[examples, time, features]`.
-tagged:PATH  {"train": [[[word, tag], ...], ...], "test": ...}: a tag for each word. Words that train has once, or not at all,
-             are known by their last two letters (Brants 2000, "TnT"), or not at all: "<unk>".
-text:PATH    characters, each to be told from those before it; the first 80 % to train, then 10 % to validate, 10 % to test.
+npz:PATH     x_train `[examples, time, features]`, or integers `[examples, time]` for tokens; y_train; and the same for test
+             and, optionally, validation. Also optional: len_train `[examples]`, and classes (their names). y_* holds the targets:
+             labels `[examples]`, one label for each step `[examples, time]` (-1: none), or values `[examples, features]` or
+             `[examples, time, features]`.
+tagged:PATH  {"train": [[[word, tag], ...], ...], "test": ...}: a tag for each word. A word that occurs at most once in train
+             becomes the token of its last two letters (Brants 2000, "TnT") if there is one, else "<unk>".
+text:PATH    characters, each to be predicted from those before it: the first 80 % to train, then 10 % to validate, 10 % to test.
 """
 
 import functools
@@ -35,12 +35,12 @@ class SequenceFile:
     cache_name, records = "", "records"
 
     def __init__(self, kind: str, path: Path, config: ReaderConfig, note: Callable[[str], None] | None = None):
-        """Names a file, and says how it is read: `kind` is npz, tagged or text."""
+        """Takes the path of a file and its `kind`: npz, tagged or text. The file is read on first use."""
         self._kind, self._path, self._config = kind, path, config
 
     @functools.cached_property
     def _content(self) -> Content:
-        """All splits, padded to the longest sequence. Raises UsageError and DataError, naming the file and the array or place."""
+        """All splits, padded to the longest sequence. Raises UsageError, and DataError, which names the file and the array."""
         try:
             content = _READ[self._kind](self._path, self._config)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -53,7 +53,7 @@ class SequenceFile:
         return content._replace(parts=dict(zip(content.parts, map(Part, *columns), strict=True)))
 
     def describe(self) -> DatasetSpec:
-        """Returns what the file holds; it is read for that."""
+        """Returns the spec of the file, which is read for that."""
         parts, classes, words = self._content
         features = {name: Feature(column.shape[1:], str(column.dtype)) for name, column in self._columns("train").items()}
         arrays: Kind = "tokens" if words else "values"
@@ -66,7 +66,7 @@ class SequenceFile:
         return ArraySource(self._columns(split))
 
     def files(self) -> dict[str, Path]:
-        """Returns the file."""
+        """Returns the path of the file."""
         return {"": self._path}
 
     def _columns(self, split: str) -> dict[str, np.ndarray]:
@@ -76,9 +76,9 @@ class SequenceFile:
 
 
 def read_examples(path: Path) -> list[np.ndarray]:
-    """Sequences out of an .npz with x `[examples, time(, features)]`, and len `[examples]` where they differ.
+    """Returns the sequences of an .npz file with an array x `[examples, time(, features)]` and, optionally, len `[examples]`.
 
-    Raises UsageError where there is none.
+    Raises UsageError if the file has no such arrays.
     """
     path = input_file(path)
     try:
@@ -86,7 +86,7 @@ def read_examples(path: Path) -> list[np.ndarray]:
     except DataError as error:
         raise UsageError(str(error)) from error
     if "x" not in arrays:
-        raise UsageError(f"{path}: has no array x, but {', '.join(arrays) or 'nothing'}")
+        raise UsageError(f"{path}: has no array x; it has {', '.join(arrays) or 'none'}")
     x, lengths = arrays["x"], arrays.get("len")
     if x.ndim < 2 or 0 in x.shape or (lengths is not None and not are_lengths(lengths, x)):
         raise UsageError(f"{path}: x is {list(x.shape)}, not [examples, time(, features)] with a len from 1 to time for each")
@@ -94,7 +94,7 @@ def read_examples(path: Path) -> list[np.ndarray]:
 
 
 def _padded(arrays: Sequence[np.ndarray], fill: int) -> list[np.ndarray]:
-    """Arrays `[examples, time, ...]`, one a split, padded to the longest time; `[examples]` as they are."""
+    """Returns arrays `[examples, time, ...]`, one for each split, padded to the longest time; `[examples]` unchanged."""
     if arrays[0].ndim < 2:
         return list(arrays)
     longest = max(a.shape[1] for a in arrays)
@@ -126,7 +126,7 @@ def _read_tagged(path: Path, config: ReaderConfig) -> Content:
 
 
 def token(word: str, number: Mapping[str, int]) -> int:
-    """The token of a word: its own, else that of its ending, else 0."""
+    """Returns the token of a word, or else of its ending, or else 0."""
     return number.get(word, number.get(_ending(word), 0))
 
 
@@ -158,7 +158,7 @@ def _read_text(path: Path, config: ReaderConfig) -> Content:
 
 
 def _windows(tokens: np.ndarray, length: int) -> Part:
-    """Windows that tell each token but the first of `tokens` once."""
+    """Returns windows of a text in which each of `tokens` but the first is a target exactly once."""
     count = math.ceil((len(tokens) - 1) / length)
     real = np.arange(count * length).reshape(count, length) < len(tokens) - 1
     padded = np.pad(tokens, (0, count * length + 1 - len(tokens)))

@@ -1,4 +1,4 @@
-"""Data sets in TFDS folders, however they were prepared: found, described and read without TensorFlow."""
+"""Finds, describes and reads TFDS folders without TensorFlow, whichever tool prepared them."""
 
 import functools
 import re
@@ -11,15 +11,16 @@ from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.data.spec import DatasetSpec, image_spec
 from percept_jax.errors import DataError, UsageError, first_line
 
-# Records at a time.
+# Records that are read at a time.
 BLOCK = 1000
 _NAME = re.compile(r"(\w[\w-]*(?:/[A-Za-z_][\w.-]*)?)(?::(\d+\.\d+\.\d+))?")
 
 
 def find(name: str, data_dir: Path) -> Path | None:
-    """The folder of a data set called NAME, NAME/CONFIG or either with :VERSION (else the newest); None where there is none.
+    """Returns the folder of the data set NAME or NAME/CONFIG, with :VERSION or else the newest; None if there is none.
 
-    A folder is whole: TFDS renames it into place when it is done. Raises UsageError where there are only others of that name.
+    A folder is always complete: TFDS renames it into place when it is finished. Raises UsageError if only other versions or
+    configurations exist.
     """
     match = _NAME.fullmatch(name)
     if not match:
@@ -55,9 +56,9 @@ class TfdsFolder:
             raise DataError(f"{self.folder}: cannot be read: {first_line(error)}") from error
 
     def describe(self) -> DatasetSpec:
-        """Returns what is known of the folder. Raises UsageError unless an example has one image and one label.
+        """Returns the spec of the folder. Raises UsageError unless an example has one image and one label.
 
-        Where bad records may be skipped, every record is decoded, to know how many are good.
+        If bad records may be skipped, every record is decoded to count the good ones.
         """
         image, label = (self._builder.info.features[key] for key in _keys(self._builder, self.folder))
         height, width, channels = (size or 0 for size in image.shape)
@@ -66,14 +67,14 @@ class TfdsFolder:
         return spec._replace(splits={name: self._good(spec, name) for name in splits}) if self._max_bad else spec
 
     def source(self, split: str) -> "_Records":
-        """Returns the records of a split. Raises DataError where they are not as many as the folder says."""
+        """Returns the records of a split. Raises DataError if their number differs from that in the folder's metadata."""
         examples = self._builder.info.splits[split].num_examples
         image, label = _keys(self._builder, self.folder)
         try:
             source = _source(self._builder, split, image)
             found = len(source)
         except Exception as error:
-            # array_record and TFDS raise many kinds for a damaged folder.
+            # array_record and TFDS raise many kinds of errors for a damaged folder.
             raise DataError(f"{self.folder}: split {split} cannot be read: {first_line(error)}") from error
         if found != examples:
             raise DataError(f"{self.folder}: split {split} has {found} examples, not {examples}")
@@ -84,7 +85,7 @@ class TfdsFolder:
         return {path.name: path for path in sorted(self.folder.iterdir())}
 
     def _good(self, spec: DatasetSpec, split: str) -> int:
-        """How many records of a split can be read; all, where none can, as where there are no labels: its reader is told."""
+        """Returns the number of good records of a split. If there are none it returns all, and reading the split then fails."""
         good = 0
         try:
             source = self.source(split)
@@ -126,15 +127,15 @@ class _Records:
 
 
 def _block(source: Any, numbers: Sequence[int]) -> list[Any]:
-    """Records by their numbers; a ValueError in place of one that cannot be read."""
+    """Returns records by their numbers, with a ValueError in place of each one that cannot be read."""
     try:
         return list(source.__getitems__(numbers))
     except Exception:
-        # array_record and TFDS raise many kinds for a damaged record; they are read one at a time, to know which it is.
-        return [_one(source, number) for number in numbers]
+        # array_record and TFDS raise many kinds of errors for a damaged record. To find it, records are read one at a time.
+        return [_record(source, number) for number in numbers]
 
 
-def _one(source: Any, number: int) -> Any:
+def _record(source: Any, number: int) -> Any:
     try:
         return source.__getitems__([number])[0]
     except Exception as error:
@@ -151,7 +152,7 @@ def _source(builder: Any, split: str, image: str) -> Any:
 
 
 class _TFRecordSource:
-    """What `as_data_source` is for ArrayRecord; TFDS reads TFRecord with TensorFlow only."""
+    """The counterpart of TFDS's `as_data_source` for TFRecord, which TFDS reads with TensorFlow only."""
 
     def __init__(self, paths: list[Path], features: Any, decoders: Any):
         from percept_jax.data.formats.tfrecord import Records
@@ -166,7 +167,7 @@ class _TFRecordSource:
 
 
 def _keys(builder: Any, folder: Path) -> tuple[str, str]:
-    """The names of the image and the label feature: those that TFDS would give for supervised learning, or the only ones."""
+    """Returns the names of the image and the label feature: the builder's supervised keys, or the only ones of their type."""
     import tensorflow_datasets as tfds
 
     supervised, found = builder.info.supervised_keys or (), []

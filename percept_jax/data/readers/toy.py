@@ -1,4 +1,4 @@
-"""TOYS: tiny data sets of points in the plane, to teach with: a decision boundary can be drawn of what learns them."""
+"""TOYS: tiny data sets of points in the plane for teaching; a model's decision boundary can be drawn."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,10 @@ class Points(NamedTuple):
     """A named set of points.
 
     Attributes:
-        features: what the two numbers are called.
+        features: the names of the two coordinates.
         classes: a name for each label.
-        splits: points of each split.
-        make: from the digits to points `[points, 2]` and labels `[points]` of all splits.
+        splits: the number of points of each split.
+        make: a function of the digits that returns points `[points, 2]` and labels `[points]` of all splits.
     """
 
     features: tuple[str, str]
@@ -33,21 +33,21 @@ class Points(NamedTuple):
 
 
 def xnor(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
-    """The four cases of "both or neither", the same in every split: no line parts them (Minsky and Papert 1969)."""
+    """The four cases of XNOR, the same in every split; no line separates the classes (Minsky and Papert 1969)."""
     cases = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     return np.tile(cases, (3, 1)), np.tile([1, 0, 0, 1], 3)
 
 
 def blobs(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
-    """Two round clouds that a line parts, one on each side of x + y = 0: a perceptron ends there without a mistake."""
+    """Two round clouds that the line x + y = 0 separates: a perceptron converges without a mistake."""
     noise, labels = _noise_and_labels(2, _SIZES)
-    # A cloud's center is 2.8 from the line, its far corner 2.3.
+    # A cloud's center is at a distance of 2.8 from the line, and the corners of the cloud are within 2.3 of the center.
     away = np.clip(noise, -1.6, 1.6)
     return away + np.where(labels, 2, -2)[:, None], labels
 
 
 def moons(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
-    """Two half circles that reach into each other, with noise of 0.15: what scikit-learn calls moons."""
+    """Two interleaved half circles with noise of 0.15, which scikit-learn calls moons."""
     noise, labels = _noise_and_labels(3, _SIZES)
     angle = np.pi * (np.arange(len(labels)) % 97) / 96
     upper = np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -68,7 +68,7 @@ def digits_0_7(digits: Digits) -> tuple[np.ndarray, np.ndarray]:
 
 def _noise_and_labels(seed: int, splits: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     count = sum(splits.values())
-    # Its stream is frozen, unlike that of NumPy's newer generators.
+    # NumPy guarantees that the random stream of RandomState never changes, unlike those of its newer generators.
     draws = np.random.RandomState(seed)
     return draws.randn(count, 2), np.arange(count) % 2
 
@@ -82,7 +82,7 @@ TOYS: dict[str, Points] = {
 
 
 def describe(name: str) -> DatasetSpec:
-    """Returns what is known of the points called `name`."""
+    """Returns the spec of the points called `name`."""
     points = TOYS[name]
     features = {"point": Feature((1, 1, 2), "float32"), "label": Feature((), "int32")}
     return DatasetSpec(features, points.classes, points.splits, input="point", kind="points")
@@ -94,7 +94,7 @@ class Toy:
     cache_name, records = "", "records"
 
     def __init__(self, name: str, digits: Digits):
-        """Names the points; some are made from the digits."""
+        """Takes the name of the points, and a function that loads the digits, which some points are made from."""
         self._name, self._digits = name, digits
 
     @functools.cached_property
@@ -103,16 +103,16 @@ class Toy:
         return points.reshape(-1, 1, 1, 2).astype(np.float32), labels.astype(np.int32)
 
     def describe(self) -> DatasetSpec:
-        """Returns what is known of the points, without making them."""
+        """Returns the spec of the points without making them."""
         return describe(self._name)
 
     def source(self, split: str) -> ArraySource:
         """Returns the points `[1, 1, 2]` and the labels of a split."""
         sizes = TOYS[self._name].splits
-        wanted = np.repeat(list(sizes), list(sizes.values())) == split
+        in_split = np.repeat(list(sizes), list(sizes.values())) == split
         points, labels = self._examples
-        return ArraySource({"point": points[wanted], "label": labels[wanted]})
+        return ArraySource({"point": points[in_split], "label": labels[in_split]})
 
     def files(self) -> dict[str, Path]:
-        """Returns nothing: points are made from no files of their own."""
+        """Returns an empty dictionary, since points have no files of their own."""
         return {}
