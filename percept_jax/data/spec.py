@@ -78,7 +78,7 @@ class DataConfig:
         "digits",
         "static",
         "data",
-        "data set (see `list`); or folder:PATH with a sub-folder of images for each class; or npz:, tagged: or text:FILE, sequences",
+        "data set (see `list`); or folder:PATH with a sub-folder of images a class; or npz:, tagged: or text:FILE, sequences",
     )
     train_split: str = knob(
         "",
@@ -92,7 +92,11 @@ class DataConfig:
     test_split: str = knob("", "static", "data", "examples to report on; empty: test, else held out of train")
     image_size: int = knob(0, "static", "data", "pixels a side of the model's input; 0: the model's usual size", "[0, 4096]")
     stored_size: int = knob(
-        0, "static", "data", "pixels a side before images are cropped: at random in training, else the center; 0: no crop", "[0, 4096]"
+        0,
+        "static",
+        "data",
+        "pixels a side before images are cropped: at random in training, else the center; 0: no crop",
+        "[0, 4096]",
     )
     normalize: Literal["standard", "unit", "none", "imagenet"] = knob(
         "standard",

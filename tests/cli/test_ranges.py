@@ -42,7 +42,7 @@ TOKENS = np.arange(100).reshape(20, 5) % 7
     ({"y_train": labels(2**63, kind=np.uint64)}, "9223372036854775808"),
     ({"y_train": labels(-1)}, "is -1, not from 0"),
     ({"y_test": labels(2**40)[:8]}, r"y_test\[3\] is 1099511627776"),
-    ({"y_test": np.array([0, 1, 2, 3, 4, 0, 1, 2])}, "test has a class '4' that train has not"),
+    ({"y_test": np.array([0, 1, 2, 3, 4, 0, 1, 2])}, "test has a class '4' that train does not have"),
     ({"y_train": labels() + 1, "y_test": np.arange(8) % 4 + 1}, "no 0; labels are 0 to classes - 1"),
     ({"y_train": labels()[:, None], "y_test": None, "x_test": None}, r"make it \[examples\], y_train\[:, 0\]"),
     ({"y_train": labels().astype(str)}, "numpy.unique"),

@@ -154,7 +154,7 @@ def test_faults_of_a_folder_are_named(tmp_path, capsys):
     root = tmp_path / "split"
     for place in ("train/cat", "train/dog", "test/Cat", "test/dog"):
         save(root / place / "x.png", Image.new("L", (4, 4)))
-    assert fault(4) == f"{root}: test has a class 'Cat' that train has not\n"
+    assert fault(4) == f"{root}: test has a class 'Cat' that train does not have\n"
     root = tmp_path / "flat"
     for place in ("train/cat", "train/dog", "test"):
         save(root / place / "x.png", Image.new("L", (4, 4)))

@@ -19,11 +19,13 @@ class ReaderConfig:
         0,
         "static",
         "data",
-        "skip up to this many images or records that cannot be read; unless 0, each start decodes all of them to find the bad ones",
+        "skip up to this many images or records that cannot be read; unless 0, each start decodes all to find the bad ones",
         "[0, inf)",
     )
     sequence_length: int = knob(128, "static", "data", "text: characters in one example", "[2, 1000000]")
-    ahead: int = knob(0, "static", "data", "series: each step's target is the value this many steps later; 0: off", "[0, 1000000]")
+    ahead: int = knob(
+        0, "static", "data", "series: each step's target is the value this many steps later; 0: off", "[0, 1000000]"
+    )
     horizon: int = knob(
         0, "static", "data", "series: forecast the last this many steps from the earlier ones; 0: off", "[0, 1000000]"
     )

@@ -58,15 +58,15 @@ def examples(root: Path, note: Callable[[str], None] | None = None) -> tuple[dic
             raise DataError(f"{_shown(stray[0])}: an image outside the folders of classes")
     classes = sorted({folder.name for folders in splits.values() for folder in folders})
     if len(classes) < 2:
-        raise UsageError(
-            f"{_shown(root)} has {len(classes)} class folders; it needs one for each class, two or more", "dataset"
-        )
+        raise UsageError(f"{_shown(root)} has {len(classes)} class folders; it needs one for each class, two or more", "dataset")
     for split, folders in splits.items():
         if unknown := sorted({folder.name for folder in folders} - {folder.name for folder in splits.get("train", folders)}):
             raise DataError(f"{_shown(root)}: {split} has a class {unknown[0]!r} that train does not have")
         for folder in folders:
             if deeper := _folders(folder, litter):
-                raise DataError(f"{_shown(deeper[0])}: a folder inside the class folder {folder.name}; put the images directly in it")
+                raise DataError(
+                    f"{_shown(deeper[0])}: a folder inside the class folder {folder.name}; put the images directly in it"
+                )
     files = {split: {folder.name: _files(folder, litter) for folder in folders} for split, folders in splits.items()}
     if litter and note:
         counts = Counter("._*" if path.name.startswith("._") else path.name for path in litter)
