@@ -44,7 +44,7 @@ def draw_boundary(
     axes.set_xlabel(features[0], parse_math=False)
     axes.set_ylabel(features[1], parse_math=False)
     if len(classes) <= labels.MOST_NAMES // 4:
-        for text in axes.legend(prop={"family": names.families, "size": 7}).get_texts():
+        for text in axes.legend(loc="upper right", prop={"family": names.families, "size": 7}).get_texts():
             text.set_parse_math(False)
     files.write_bytes(path, png(figure, 150))
 

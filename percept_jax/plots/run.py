@@ -93,6 +93,7 @@ def _training(path: Path) -> bytes:
     splits = {split: [line for line in lines if line["split"] == split] for split in ("train", "validation")}
     names = {split: {name for line in rows for name in line} for split, rows in splits.items()}
     known = metrics_of(path)
+    rising = {metric.name for metric in known if metric.higher_is_better}
     both = names["train"] & names["validation"] & {metric.name for metric in known}
     shown = both if both - {"loss"} else names["train"] | names["validation"]
     figure = new_figure(9, 3.6)
@@ -102,7 +103,8 @@ def _training(path: Path) -> bytes:
             axes.plot([float(r["step"]) for r in rows], [float(r[name]) for r in rows], label=split, **style)
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
-        axes.legend()
+        # Where such a curve rarely is: to search for the best place takes seconds for a long log.
+        axes.legend(loc="lower right" if name in rising else "upper right")
     if any(line.get("loss", 0) > 0 for line in lines):
         figure.axes[0].set_yscale("log")
     return png(figure)

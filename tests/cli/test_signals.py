@@ -35,7 +35,7 @@ def environment():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after", [0.4, 1.2, 2.0, 3.0, 4.0, 5.0, 7.0])
 def test_a_signal_at_any_time_ends_the_run_with_its_code_and_loses_nothing(small, tmp_path, number, after):
-    experiment = dataclasses.replace(small, steps=3000, eval_every=20, knobs={"hidden": (256,)})
+    experiment = dataclasses.replace(small, steps=100_000, eval_every=20, knobs={"hidden": (256,)})
     process = start(experiment)
     time.sleep(after)
     process.send_signal(number)

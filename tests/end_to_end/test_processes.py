@@ -65,10 +65,10 @@ def test_a_killed_run_ends_with_the_same_bits(small, tmp_path):
 
 @pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_stop_training(small):
-    process = start(dataclasses.replace(small, steps=400, eval_every=10))
-    process.stdout.readline()
-    process.stdout.close()
-    process.wait(timeout=120)
+    with start(dataclasses.replace(small, steps=400, eval_every=10)) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        process.wait(timeout=120)
     assert json.loads(Path(small.run_dir, "result.json").read_text())["status"] == "done"
 
 
