@@ -22,7 +22,7 @@ from percept_jax.data.sampler import Sampler
 from percept_jax.data.spec import Dataset, DatasetSpec
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.training import evaluation, parallel
-from percept_jax.training.parallel import Functions
+from percept_jax.training.parallel import CompiledProgram
 
 if TYPE_CHECKING:
     # jax.Device is this class, which type checkers do not see.
@@ -58,9 +58,10 @@ class Subject(NamedTuple):
         """The number of steps of a trial."""
         return self.experiment.total_steps(len(self.spec.roles["train"]))
 
-    def functions(self, devices: Sequence[Device], width: int) -> Functions:
-        """Returns the compiled functions of the program, for packs of `width` trials."""
-        return parallel.functions(self.experiment, self.spec, self.data.features[self.spec.input].shape[1:], devices, width)
+    def compile(self, devices: Sequence[Device], width: int) -> CompiledProgram:
+        """Returns the jitted functions of the program, for packs of `width` trials."""
+        shape = self.data.features[self.spec.input].shape[1:]
+        return parallel.compile_program(self.experiment, self.spec, shape, devices, width)
 
 
 def subject_of(experiment: Experiment, dataset: Dataset) -> Subject:
@@ -80,7 +81,7 @@ class Choice(NamedTuple):
 
     width: int
     milliseconds: dict[int, float]
-    compiled: dict[int, Functions]
+    compiled: dict[int, CompiledProgram]
 
 
 def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: int = 1) -> Choice:
@@ -95,10 +96,10 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
         workers: how many workers share them.
     """
     on = len(devices)
-    widest = _even_width(math.ceil(trials / workers / on), min(MOST, parallel.most_together(subject.experiment, devices)))
+    widest = _even_width(math.ceil(trials / workers / on), min(MOST, parallel.max_trials_per_device(subject.experiment, devices)))
     if widest == 1:
         return Choice(on, {}, {})
-    state = jax.eval_shape(subject.functions(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
+    state = jax.eval_shape(subject.compile(devices[:1], 1).init, stack_hparams([subject.experiment], subject.steps))
     # The kernel of a convolution is [trial, height, width, in, out].
     convolves = any(leaf.ndim == 5 for leaf in jax.tree.leaves(state.params))
     best: _TimedPack | None = None
@@ -131,7 +132,7 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
             best = pack
     if not best:
         return Choice(on, {}, {})
-    return Choice(best.functions.trials, measured, {best.functions.trials: best.functions})
+    return Choice(best.compiled.trials, measured, {best.compiled.trials: best.compiled})
 
 
 def measure(subject: Subject, devices: Sequence[Device], width: int) -> float:
@@ -157,24 +158,24 @@ class _TimedPack:
     """A pack that is stepped only to be timed.
 
     Attributes:
-        functions: the compiled functions of its program.
+        compiled: the jitted functions of its program.
         milliseconds: the time of a step divided by the number of trials, in its last race.
     """
 
     milliseconds = math.inf
 
     def __init__(self, subject: Subject, devices: Sequence[Device], width: int):
-        self.functions, train = subject.functions(devices, width), subject.spec.roles["train"]
+        self.compiled, train = subject.compile(devices, width), subject.spec.roles["train"]
         batch = subject.experiment.batch(len(train))
         samplers = [Sampler(seed, len(train), batch) for seed in range(width)]
         self._index = np.stack([train[sampler(0)] for sampler in samplers]) % len(subject.data.features[subject.spec.input])
         hparams = stack_hparams([subject.experiment] * width, subject.steps)
-        self._state = parallel.place(self.functions.init(hparams), devices, width)
+        self._state = parallel.place(self.compiled.init(hparams), devices, width)
         self._rest = parallel.place(hparams, devices, width), parallel.place(subject.data, devices)
 
     def memory(self) -> float:
         """Returns the bytes that it takes on a device, as XLA predicts them."""
-        train: Any = self.functions.train
+        train: Any = self.compiled.train
         return parallel.memory_bytes(train.lower(self._state, self._index, *self._rest).compile())
 
     def race(self, other: _TimedPack | None) -> None:
@@ -188,19 +189,19 @@ class _TimedPack:
         for _ in range(CHUNKS):
             for pack in packs:
                 seconds = pack._chunk(pack._steps)
-                pack.milliseconds = min(pack.milliseconds, 1000 * seconds / pack.functions.trials)
+                pack.milliseconds = min(pack.milliseconds, 1000 * seconds / pack.compiled.trials)
 
     def _chunk(self, steps: int) -> float:
         """Does some steps. Returns the seconds of one."""
         began, sums = time.monotonic(), {}
         for _ in range(steps):
-            self._state, sums = self.functions.train(self._state, self._index, *self._rest)
+            self._state, sums = self.compiled.train(self._state, self._index, *self._rest)
         jax.block_until_ready(sums)
         return (time.monotonic() - began) / steps
 
     def seconds(self, trials: int, steps: int) -> float:
         """Returns the predicted time of so many trials of so many steps, the padding trials of the last pack included."""
-        width = self.functions.trials
+        width = self.compiled.trials
         return math.ceil(trials / width) * width * steps * self.milliseconds / 1000
 
 

@@ -81,7 +81,7 @@ class Sweep:
             # A process that starts workers leaves the devices to them.
             if self.options.workers == 1 or is_worker():
                 devices = loop.choose_devices(experiment, self._preflights[key].spec, split=self.options.pack == "off")
-                if self.options.pack.isdecimal() and int(self.options.pack) > parallel.most_together(experiment, devices):
+                if self.options.pack.isdecimal() and int(self.options.pack) > parallel.max_trials_per_device(experiment, devices):
                     raise UsageError(f"{experiment.model} is stepped alone on a CPU, where XLA hangs on a stack of it", "pack")
         self.steps(experiment)
         return experiment

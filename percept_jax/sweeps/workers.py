@@ -22,7 +22,7 @@ from percept_jax.sweeps.plan import PackPlan, Program
 from percept_jax.sweeps.progress import SweepProgress
 from percept_jax.sweeps.sweep_dir import SweepDir, delete_pack
 from percept_jax.training import loop, parallel, preflight
-from percept_jax.training.parallel import Functions
+from percept_jax.training.parallel import CompiledProgram
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
@@ -65,7 +65,7 @@ class Worker:
         self._data: Dataset | None = None
         self._data_of: dict[str, str] = {}
         # By program and width.
-        self._compiled: dict[tuple[str, int], Functions] = {}
+        self._compiled: dict[tuple[str, int], CompiledProgram] = {}
 
     def work(self, programs: Sequence[Program]) -> None:
         """Returns when every trial of this worker's share is finished or has failed.
@@ -186,8 +186,8 @@ class Worker:
                 self._progress.reporter(len(pack.trials)),
                 self._interrupted,
                 began,
-                functions=self._functions(program.key, trials[0].experiment, dataset, pack.width),
-                held=lock if pack.width > 1 else None,
+                compiled=self._compiled_program(program.key, trials[0].experiment, dataset, pack.width),
+                pack_lock=lock if pack.width > 1 else None,
             )
         # Now each trial has its own checkpoint. A trial that was run once more alone leaves the checkpoints of its pack.
         if lock.folder.name == pack.name:
@@ -206,17 +206,17 @@ class Worker:
         assert self._data is not None
         return self._data
 
-    def _functions(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> Functions:
+    def _compiled_program(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> CompiledProgram:
         """Returns the compiled functions of the program `key` for packs of a width."""
         if (key, width) not in self._compiled:
             # Other programs are finished, as a rule.
-            self._compiled = {at: functions for at, functions in self._compiled.items() if at[0] == key}
+            self._compiled = {at: compiled for at, compiled in self._compiled.items() if at[0] == key}
             devices = loop.choose_devices(experiment, dataset.spec, split=width == 1)
             if width > 1:
                 # The width may have been recorded on a machine with another number of devices.
                 devices = devices[: max(n for n in range(1, len(devices) + 1) if width % n == 0)]
             shape = dataset.inputs.shape[1:]
-            self._compiled[key, width] = parallel.functions(experiment, dataset.spec, shape, devices, width)
+            self._compiled[key, width] = parallel.compile_program(experiment, dataset.spec, shape, devices, width)
         return self._compiled[key, width]
 
     def _packs(self, program: Program) -> list[PackPlan]:
@@ -257,7 +257,7 @@ class Worker:
             self._progress.note(f"measuring how many of {trials} trials to step together")
             subject = pack_width.subject_of(experiment, dataset)
             choice = pack_width.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
-        self._compiled |= {(program.key, width): functions for width, functions in choice.compiled.items()}
+        self._compiled |= {(program.key, width): compiled for width, compiled in choice.compiled.items()}
         return choice.width, {str(width): ms for width, ms in choice.milliseconds.items()}, len(devices)
 
     def _unfinished(self, program: Program) -> list[str]:

@@ -1,4 +1,4 @@
-"""The examples of a batch as a model sees them: gathered, augmented, mixed and normalized."""
+"""Prepares batches: gathers the examples, augments and mixes them for training, and normalizes them."""
 
 import functools
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from percept_jax.training.program import Program
 def training_batch(key: Array, index: Array, data: Data, *, program: Program, axis_name: str | None = None) -> Batch:
     """Returns the examples `index [batch]`, augmented and normalized.
 
-    Each example's draws come from its position in the global batch, so they do not depend on the number of devices.
+    The random draws of an example depend on its position in the global batch, not on the number of devices.
     """
     first = jax.lax.axis_index(axis_name) * len(index) if axis_name else 0
     positions = first + jnp.arange(len(index), dtype=jnp.int32)
@@ -36,7 +36,7 @@ def training_batch(key: Array, index: Array, data: Data, *, program: Program, ax
     if program.augmentation.mixup:
         whole = jax.lax.all_gather(index, axis_name, tiled=True) if axis_name else index
         partners = (positions + mixup_shift(shift_key, len(whole))) % len(whole)
-        # As they are seen themselves, on whichever device.
+        # The partner gets the same augmentation as at its own position, on whichever device that is.
         others = examples(whole[partners], partners)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(share_key, positions)
         share = jax.vmap(mixup_share, (0, None))(keys, program.augmentation.mixup).astype(data.mean.dtype)
@@ -57,13 +57,13 @@ def _gather(data: Data, index: Array) -> dict[str, Array]:
 
 
 def center_crop(inputs: Array, program: Program) -> Array:
-    """Returns the center of images that the model sees a crop of; other inputs as they are."""
+    """Returns the center crop of images if the model is given crops; returns other inputs unchanged."""
     first = (inputs.shape[1] - program.crop) // 2
     return inputs[:, first : first + program.crop, first : first + program.crop] if program.crop else inputs
 
 
 def normalize(inputs: Array, mean: Array, inv_std: Array, program: Program) -> Array:
-    """Returns what a model sees of inputs as in `Dataset`: tokens as they are."""
+    """Returns inputs, as stored in `Dataset`, normalized for the model; tokens are returned unchanged."""
     if program.outputs.vocabulary:
         return inputs
     mean, inv_std = (jnp.expand_dims(channels, range(inputs.ndim - 1)) for channels in (mean, inv_std))
@@ -71,12 +71,12 @@ def normalize(inputs: Array, mean: Array, inv_std: Array, program: Program) -> A
 
 
 def _targets(data: Data, features: Mapping[str, Array], program: Program) -> Array:
-    """What the loss compares a model's outputs with, for examples with these features."""
+    """Returns the targets of the loss for examples with these features."""
     return program.task.targets(features, program.outputs, Scale(data.target_mean, data.target_inv_std), program.param_dtype)
 
 
 def _batch(inputs: Array, targets: Array, data: Data, index: Array, program: Program) -> Batch:
-    """A batch of inputs that are still to be normalized, with the features and the mask of the examples `index`."""
+    """Normalizes the inputs and returns them as a batch, with the features and the mask of the examples `index`."""
     features = _gather(data, index)
     return Batch(
         inputs=normalize(inputs, data.mean, data.inv_std, program),

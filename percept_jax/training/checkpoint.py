@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file a step, written in a thread, verified when it is read.
+"""Checkpoints: one safetensors file per saved step, written in a thread and verified when it is read.
 
-A file holds one trial: `state` (what the next step needs), `best` (the variables of the best validated step), and in its
-header the step, the run's identity and what else the loop must know to go on.
+A file holds one trial: `state` (the train state), `best` (the variables of the best validated step), and a header with the
+step, the run's identity and everything else that the loop needs to resume.
 """
 
 import re
@@ -18,22 +18,22 @@ from percept_jax.errors import StorageError
 from percept_jax.files import Lock
 from percept_jax.trees import by_path
 
-# The last one, and the one before, should the last be damaged.
+# The newest checkpoint, and the one before it in case the newest is damaged.
 KEEP = 2
 NAME = re.compile(r"step_([0-9]{9,18})\.safetensors")
 
 T = TypeVar("T")
 
 
-class Promise(TypedDict):
-    """What a checkpoint says of metrics.jsonl: its lines up to then, and their checksum."""
+class LogChecksum(TypedDict):
+    """The number of lines that metrics.jsonl had when a checkpoint was saved, and their checksum."""
 
     lines: int
     digest: str
 
 
 class SavedProgress(TypedDict):
-    """`trial.Progress` in a header."""
+    """`trial.Progress` as a header stores it."""
 
     sums: dict[str, float]
     best: dict[str, Any] | None
@@ -45,15 +45,15 @@ class Header(TypedDict):
     """The header of a trial's checkpoint.
 
     Attributes:
-        step: how many the trial has done.
-        steps: of the whole run.
-        identity: of the run.
+        step: the number of steps that the trial has done.
+        steps: the number of steps of the whole run.
+        identity: the identity of the run.
         data_crc: the data set's checksum.
         experiment: `Experiment.science()`.
         preprocessing: `Preprocessing` as a dictionary.
-        progress: beside the state.
-        seconds: by phase, so far.
-        log: what it says of metrics.jsonl.
+        progress: the host-side progress of the trial.
+        seconds: the seconds spent so far, by phase.
+        log: the length and checksum of metrics.jsonl.
     """
 
     step: int
@@ -64,94 +64,97 @@ class Header(TypedDict):
     preprocessing: dict[str, Any]
     progress: SavedProgress
     seconds: dict[str, float]
-    log: Promise
+    log: LogChecksum
 
 
 def check_header(header: Any, path: Path, identity: str) -> Header:
-    """The header of a trial's checkpoint. Raises StorageError where it is not one of the run `identity`, or makes no sense."""
+    """Returns a valid header of a trial's checkpoint.
+
+    Raises StorageError if the header belongs to another run than `identity`, or is inconsistent.
+    """
     records.checked(header, Header, path)
     if header["identity"] != identity:
-        raise StorageError(f"{path}: a checkpoint of another run")
+        raise StorageError(f"{path}: belongs to another run")
     best = header["progress"]["best"]
-    reached = best.get("step") if best else 0
-    if not 0 <= header["step"] <= header["steps"] or not isinstance(reached, int) or not 0 <= reached <= header["step"]:
-        raise StorageError(f"{path}: step {header['step']} of {header['steps']}, its best {reached}")
+    best_step = best.get("step") if best else 0
+    if not 0 <= header["step"] <= header["steps"] or not isinstance(best_step, int) or not 0 <= best_step <= header["step"]:
+        raise StorageError(f"{path}: inconsistent header: step {header['step']} of {header['steps']}, best step {best_step}")
     return header
 
 
 def unflatten(arrays: dict[str, np.ndarray], template: Any) -> Any:
-    """The pytree of `template`'s structure. Raises StorageError unless names, shapes and dtypes are the template's."""
-    wanted = {name: (leaf.shape, leaf.dtype) for name, leaf in by_path(template).items()}
+    """Returns the arrays as a pytree like `template`. Raises StorageError unless names, shapes and dtypes match it."""
+    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in by_path(template).items()}
     found = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-    for name in wanted | found:
-        if wanted.get(name) != found.get(name):
-            raise StorageError(f"{name}: expected {wanted.get(name, 'nothing')}, found {found.get(name, 'nothing')}")
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+    for name in expected | found:
+        if expected.get(name) != found.get(name):
+            raise StorageError(f"{name}: expected {expected.get(name, 'nothing')}, found {found.get(name, 'nothing')}")
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])
 
 
 def steps(directory: Path) -> list[int]:
-    """The steps of which `directory` holds a checkpoint, rising."""
+    """Returns the steps whose checkpoints are in `directory`, in ascending order."""
     return sorted(int(match[1]) for path in deletion.listed(directory) if (match := NAME.fullmatch(path.name)))
 
 
 def path_of(directory: Path, step: int) -> Path:
-    """The file of a step."""
+    """Returns the path of the checkpoint of a step."""
     return directory / f"step_{step:09d}.safetensors"
 
 
 def read(directory: Path, step: int) -> tuple[dict[str, np.ndarray], Any]:
-    """Arrays and header of a step. Raises StorageError where they are damaged, or are those of another step."""
+    """Returns the arrays and the header of a step's checkpoint. Raises StorageError if it is damaged or of another step."""
     path = path_of(directory, step)
     arrays, header = files.read_arrays(path)
     if not isinstance(header, dict) or header.get("step") != step:
-        raise StorageError(f"{path}: a checkpoint of another step")
+        raise StorageError(f"{path}: holds another step than its name says")
     return arrays, header
 
 
-def newest(take: Callable[[int], T], *directories: Path) -> tuple[T, list[str]] | None:
-    """What `take(step)` makes of the newest step that it accepts, of which all directories have a checkpoint.
+def newest(load: Callable[[int], T], *directories: Path) -> tuple[T, list[str]] | None:
+    """Loads the newest usable checkpoint: tries `load(step)` from the newest step that all directories have to the oldest.
 
     Returns:
-        That, and why newer ones were passed over, a line each; None where there is no checkpoint.
+        What `load` returned, and a line for each newer step that was skipped, with the reason; None without any checkpoint.
 
     Raises:
-        StorageError: there are some, and `take` has raised it for each of them.
+        StorageError: there are checkpoints, and `load` has raised StorageError for each of them.
     """
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for step in sorted(set.intersection(*(set(steps(directory)) for directory in directories)), reverse=True):
         try:
-            return take(step), passed_over
+            return load(step), skipped
         except StorageError as error:
-            passed_over.append(str(error))
-    if passed_over:
-        more = f" (and {len(passed_over) - 1} older ones will not do either)" if len(passed_over) > 1 else ""
-        raise StorageError(passed_over[0] + more)
+            skipped.append(str(error))
+    if skipped:
+        more = f" (and {len(skipped) - 1} older ones are unusable too)" if len(skipped) > 1 else ""
+        raise StorageError(skipped[0] + more)
     return None
 
 
 class Saver:
-    """Writes checkpoints in a thread, one at a time, for all trials of a pack before any older one is deleted."""
+    """Writes checkpoints in a thread, one save at a time; older files are deleted after those of all trials are written."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future | None = None
 
     def save(self, files: Sequence[tuple[Lock, Path, dict[str, np.ndarray], Any]]) -> None:
-        """Starts to write (lock on a folder above, path, arrays, header) of each, in this order.
+        """Starts to write the files, in this order; each is (lock on a folder above, path, arrays, header).
 
-        Raises what the last save raised.
+        Raises StorageError if the previous save failed.
         """
         self.wait()
         self._pending = self._thread.submit(_write, files)
 
     def wait(self) -> None:
-        """Returns when the last save is on the disk. Raises StorageError where it failed."""
+        """Waits until the last save is on disk. Raises StorageError if it failed."""
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()
 
     def close(self) -> None:
-        """Waits, and ends the thread."""
+        """Waits for the last save, and ends the thread."""
         try:
             self.wait()
         finally:

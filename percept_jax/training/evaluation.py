@@ -1,4 +1,4 @@
-"""Evaluation of a whole split: every example exactly once, sums over batches, one division at the end."""
+"""Evaluation of a whole split: every example counts exactly once; sums are divided once, after the last batch."""
 
 import collections
 from collections.abc import Iterable, Mapping
@@ -11,36 +11,36 @@ from percept_jax.data.feed import Data
 from percept_jax.training.parallel import Evaluation
 from percept_jax.training.program import Program
 
-# Steps: XLA:CPU's collectives abort the process when about a hundred are queued.
+# The most steps in flight: XLA:CPU's collectives abort the process when about a hundred are queued.
 IN_FLIGHT = 8
 
 
 def evaluate(step: Evaluation, variables: Any, batches: Iterable[tuple[Data, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns what the metrics of the examples in `batches` are computed from, as NumPy arrays with an axis of trials.
+    """Returns the sums and rows from which the metrics of all examples are computed, as NumPy arrays with an axis of trials.
 
     Sums are `[K, ...]`, added up in float64 and int64; rows are `[K, examples, ...]`, in the order of the batches.
     """
-    running: collections.deque = collections.deque()
+    in_flight: collections.deque = collections.deque()
     total: dict[str, np.ndarray] = {}
     rows: dict[str, list[np.ndarray]] = {}
 
     def add_all_but(allowed: int) -> None:
-        while len(running) > allowed:
-            index, (sums, own) = jax.device_get(running.popleft())
+        while len(in_flight) > allowed:
+            index, (sums, new_rows) = jax.device_get(in_flight.popleft())
             for name, value in sums.items():
                 total[name] = total.get(name, 0) + value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
-            for name, value in own.items():
+            for name, value in new_rows.items():
                 rows.setdefault(name, []).append(value[:, index >= 0])
 
     for data, index in batches:
-        running.append((index, step(variables, index, data)))
+        in_flight.append((index, step(variables, index, data)))
         add_all_but(IN_FLIGHT)
     add_all_but(0)
     return total | {name: np.concatenate(parts, 1) for name, parts in rows.items()}
 
 
 def metrics(totals: Mapping[str, np.ndarray], trial: int, program: Program) -> dict[str, Any]:
-    """Returns what one trial of `evaluate` comes to: the task's metrics, and how many examples (and positions) there were."""
-    own = {name: value[trial].item() if value.ndim == 1 else value[trial] for name, value in totals.items()}
-    counts = {"positions": own["positions"]} if program.outputs.output_steps else {}
-    return {**program.task.measure(own), **counts, "examples": own["examples"]}
+    """Returns the task's metrics of one trial from the result of `evaluate`, and the number of examples (and positions)."""
+    values = {name: value[trial].item() if value.ndim == 1 else value[trial] for name, value in totals.items()}
+    counts = {"positions": values["positions"]} if program.outputs.output_steps else {}
+    return {**program.task.measure(values), **counts, "examples": values["examples"]}

@@ -1,6 +1,7 @@
-"""--extend=RUN_DIR: goes on from a shorter run of the same experiment, with the bits that the longer one has anyway at that step.
+"""--extend=RUN_DIR: continues a shorter run of the same experiment, with the same bits as an uninterrupted longer run.
 
-That holds where nothing in a step depends on the length of the run: under a constant schedule. The shorter run stays as it is.
+This is possible only if no step depends on the length of the run, that is, under a constant schedule. The shorter run is
+not changed.
 """
 
 import json
@@ -22,7 +23,7 @@ _LENGTH = ("epochs", "steps")
 
 
 class Beginning(NamedTuple):
-    """What the longer run begins with: a checkpoint's arrays and header, and the lines of metrics.jsonl up to it."""
+    """The start of the longer run: a checkpoint's arrays and header, and the lines of metrics.jsonl up to it."""
 
     arrays: dict[str, np.ndarray]
     header: Header
@@ -30,13 +31,13 @@ class Beginning(NamedTuple):
 
 
 def find(experiment: Experiment, steps: int, eval_every: int) -> Beginning:
-    """The newest checkpoint of the run in `experiment.extend` that the longer run, of so many steps, has on its way too.
+    """Returns the newest checkpoint of the run `experiment.extend` that a run of `steps` steps would pass through as well.
 
-    A run validates and logs at its last step, where the longer one may not; then it is an earlier checkpoint.
+    The shorter run validates and logs at its last step. If the longer one does not, an earlier checkpoint is returned.
 
     Raises:
         UsageError: there is no such run, or it is not the beginning of this one.
-        StorageError: what is there is damaged.
+        StorageError: a file of that run is damaged.
     """
     path = user_path(experiment.extend, "extend")
     if not (path / "provenance.json").exists():
@@ -44,47 +45,48 @@ def find(experiment: Experiment, steps: int, eval_every: int) -> Beginning:
     mark = records.read(path / "provenance.json", Provenance)
     result = records.read_result(path)
     if experiment.schedule != "constant":
-        said = f"under --schedule={experiment.schedule} the rate depends on the length of the run"
-        raise UsageError(f"{said}; --init_from={path} starts anew with its weights", "extend")
+        reason = f"under --schedule={experiment.schedule} the learning rate depends on the length of the run"
+        raise UsageError(f"{reason}; --init_from={path} starts a new run from its weights", "extend")
     if mark.get("code") != code(experiment):
-        raise UsageError(f"{path} was made by other source code, so that the bits would be others", "extend")
+        raise UsageError(f"{path} was made by other source code, so the result would differ", "extend")
     if result and result["status"] == "diverged":
         raise UsageError(f"{path} has diverged", "extend")
 
-    def take(step: int) -> Beginning:
+    def load(step: int) -> Beginning:
         file = checkpoint.path_of(path / "checkpoints", step)
         arrays, header = checkpoint.read(path / "checkpoints", step)
         checkpoint.check_header(header, file, mark.get("identity", ""))
         _check_same(header, experiment, steps, path)
         log = b"".join(line + b"\n" for line in files.read_bytes(path / "metrics.jsonl").split(b"\n")[: header["log"]["lines"]])
         if files.digest(log) != header["log"]["digest"]:
-            raise StorageError(f"{path / 'metrics.jsonl'}: damaged: not what was logged up to step {step}")
-        told = {"train": experiment.log_every, "validation": eval_every}
-        logged = {split: [line["step"] for line in map(json.loads, log.splitlines()) if line["split"] == split] for split in told}
-        if any(logged[split] != list(range(every, step + 1, every)) for split, every in told.items()):
+            raise StorageError(f"{path / 'metrics.jsonl'}: damaged: differs from what was logged up to step {step}")
+        intervals = {"train": experiment.log_every, "validation": eval_every}
+        lines = [json.loads(line) for line in log.splitlines()]
+        logged = {split: [line["step"] for line in lines if line["split"] == split] for split in intervals}
+        if any(logged[split] != list(range(every, step + 1, every)) for split, every in intervals.items()):
             raise StorageError(f"{file}: the longer run would have logged at other steps (see --log_every)")
         return Beginning(arrays, header, log)
 
     try:
-        found = checkpoint.newest(take, path / "checkpoints")
+        found = checkpoint.newest(load, path / "checkpoints")
     except StorageError as error:
-        raise UsageError(f"no checkpoint of it is on the way of the longer run: {error}", "extend") from error
+        raise UsageError(f"{path} has no checkpoint that the longer run passes through: {error}", "extend") from error
     if found is None:
         raise UsageError(f"{path}: no checkpoint yet", "extend")
     return found[0]
 
 
 def _check_same(header: Header, experiment: Experiment, steps: int, path: Path) -> None:
-    """Raises UsageError unless the run with this header is the beginning of an experiment of so many steps."""
-    theirs, ours = ({n: v for n, v in e.items() if n not in _LENGTH} for e in (header["experiment"], experiment.science()))
-    differ = [name for name in {**theirs, **ours} if _spelled(theirs.get(name)) != _spelled(ours.get(name))]
+    """Raises UsageError unless the run with this header is the beginning of `experiment`, which has `steps` steps."""
+    short, long = ({n: v for n, v in e.items() if n not in _LENGTH} for e in (header["experiment"], experiment.science()))
+    differ = [name for name in {**short, **long} if _spelled(short.get(name)) != _spelled(long.get(name))]
     if differ:
-        told = ", ".join(f"--{name}={flag_text(theirs.get(name, ''))}" for name in differ)
-        raise UsageError(f"{path} is a run of another experiment: its {told}", "extend")
+        flags = ", ".join(f"--{name}={flag_text(short.get(name, ''))}" for name in differ)
+        raise UsageError(f"{path} is a run of another experiment, with {flags}", "extend")
     if header["progress"]["stopped_at"] is not None:
-        raise UsageError(f"{path} was ended by --stop_after, as the longer run would be", "extend")
+        raise UsageError(f"{path} was ended by --stop_after, and the longer run would end there too", "extend")
     if steps <= header["steps"]:
-        raise UsageError(f"{path} has {header['steps']} steps; give more", "extend")
+        raise UsageError(f"{path} already has {header['steps']} steps; ask for more with --steps or --epochs", "extend")
 
 
 def _spelled(value: Any) -> str:

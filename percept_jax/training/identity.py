@@ -1,4 +1,4 @@
-"""What a run is: the settings that decide its result, the content of its data and weights, and the code that computes it."""
+"""The identity of a run: the settings that decide its result, the content of its data and weights, and its code."""
 
 import hashlib
 import json
@@ -10,25 +10,25 @@ from percept_jax.data import registry
 from percept_jax.experiment import Experiment
 from percept_jax.training import source
 
-# A path with the checksum of what is there: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
+# A path with the checksum of its content: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
 _CONTENT = re.compile(r"^(\w+:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
 
 
 def identity(experiment: Experiment) -> str:
-    """Returns 12 hexadecimal digits that name a run: settings that are not the defaults, and the code that decides its result.
+    """Returns 12 hexadecimal digits that identify a run: a digest of its non-default settings and of the code that it runs.
 
-    A result that other code computed is thus never taken for this code's result.
+    The result of other code is therefore never mistaken for a result of this code.
     """
     chosen = experiment.chosen()
     digest = hashlib.sha256(code(experiment).encode())
-    # Of files the checksum counts, not the path: a run means the same data and weights wherever they are.
+    # Files count by their checksum, not by their path: data and weights may be moved.
     chosen |= {name: content_of(chosen[name]) for name in ("dataset", "init_from") if name in chosen}
     digest.update(json.dumps(chosen, sort_keys=True).encode())
     return digest.hexdigest()[:12]
 
 
 def content_of(text: str) -> str:
-    """A path with the checksum of what is there, as `registry.located` and `init_from.located` give it, without the path."""
+    """Returns the text of `registry.located` or `init_from.located`, a path with a checksum, without the path."""
     return _CONTENT.sub(r"\1#\2", text)
 
 
@@ -39,15 +39,15 @@ def code(experiment: Experiment) -> str:
 
 
 def flag_lines(experiment: Experiment) -> list[str]:
-    """Every effective science flag as a line of a flag file."""
+    """Returns every flag that decides the result, with its effective value, as a line of a flag file."""
     values = experiment.science()
-    # A later one of the two takes the place of the other.
+    # --steps and --epochs override each other, so only the one in effect is written.
     unset = "epochs" if experiment.steps else "steps"
     return [f"--{name}={flag_text(value)}" for name, value in values.items() if name != unset]
 
 
 def flag_text(value: Any) -> str:
-    """A value as a flag file spells it."""
+    """Returns a value as a flag file spells it."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

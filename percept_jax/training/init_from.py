@@ -1,4 +1,4 @@
-"""Weights to start from: those of a run, or of a file. Where they are named, their checksum is too: "PATH#1a2b3c4d"."""
+"""--init_from: initial weights from a run or a file, named by a path and a checksum: "PATH#1a2b3c4d"."""
 
 import operator
 import os
@@ -19,34 +19,34 @@ from percept_jax.weights import file
 
 
 def absolute(init_from: str) -> str:
-    """--init_from with an absolute path, and the checksum that it has, if any."""
+    """Returns --init_from with an absolute path, and with its checksum if it has one."""
     path, crc = _parts(init_from)
     return f"{path}#{crc}" if crc else str(path)
 
 
 def located(init_from: str) -> str:
-    """--init_from with an absolute path and the checksum of the weights that are there now, unless it has one.
+    """Returns --init_from with an absolute path and a checksum: the one it has, else that of the weights there now.
 
-    So that the same words mean the same weights. Raises UsageError where there are none, StorageError where they are damaged.
+    The same text then always means the same weights. Raises UsageError if there are none, StorageError if they are damaged.
     """
     path, crc = _parts(init_from)
     return f"{path}#{crc or _crc(_read(path))}"
 
 
 def start(init_from: str, template: Any, num_classes: int) -> tuple[Any, list[str]]:
-    """Variables as `weights.file.fit` returns them, and the paths of a new head's leaves.
+    """Returns the variables as `weights.file.fit` returns them, and the paths of a new head's leaves.
 
-    Raises UsageError where the weights are not those that were meant, or do not fit; StorageError where a run's are damaged.
+    Raises UsageError if the weights do not have the given checksum or do not fit; StorageError if a run's are damaged.
     """
     path, crc = _parts(init_from)
     found = _read(path)
     if crc and _crc(found) != crc:
-        raise UsageError(f"{path} has other weights than those that were meant (their checksum is not {crc})", "init_from")
+        raise UsageError(f"{path} holds other weights than expected: their checksum is not {crc}", "init_from")
     return file.fit(found, template, str(path), num_classes)
 
 
 def start_each(init_from: str, drawn: Any, num_classes: int, trials: int) -> tuple[Any, list[str]]:
-    """`start` for each of the trials whose drawn variables are stacked, as NumPy arrays `[trials, ...]`; stacked again."""
+    """Returns `start` for each trial, stacked; `drawn` holds their initial variables as NumPy arrays `[trials, ...]`."""
     rows = [start(init_from, jax.tree.map(operator.itemgetter(k), drawn), num_classes) for k in range(trials)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(row for row, _ in rows)), rows[0][1]
 
@@ -58,7 +58,7 @@ def _parts(init_from: str) -> tuple[Path, str]:
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, or the best weights of a run. Errors are those of `weights.file.read` and `stored.read`."""
+    """Returns the arrays of a file, or the best weights of a run. Raises as `weights.file.read` and `stored.read` do."""
     if not path.is_dir():
         return file.read(path)
     try:

@@ -1,4 +1,7 @@
-"""The one training loop. It advances a pack: trials that share one program, steps and cadence; a single run is a pack of one."""
+"""The training loop. It advances a pack: trials that share one program, their steps and their intervals.
+
+A single run is a pack of one.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from percept_jax.experiment import Experiment
 from percept_jax.files import Lock
 from percept_jax.training import parallel
 from percept_jax.training.pack import Pack
-from percept_jax.training.parallel import Functions
+from percept_jax.training.parallel import CompiledProgram
 from percept_jax.training.program import program_key
 from percept_jax.training.reporter import Reporter
 from percept_jax.training.trial import Trial
 
 if TYPE_CHECKING:
-    # jax.Device is this class, which type checkers do not see.
+    # jax.Device is this class, but type checkers cannot tell.
     from jaxlib._jax import Device
 
 
@@ -32,22 +35,22 @@ def train_pack(
     interrupted: Callable[[], int | None] = lambda: None,
     began: float | None = None,
     *,
-    functions: Functions | None = None,
-    held: Lock | None = None,
+    compiled: CompiledProgram | None = None,
+    pack_lock: Lock | None = None,
 ) -> list[dict[str, Any]]:
-    """Trains trials that differ in traced values only, or finishes what was begun of them; their results.
+    """Trains or resumes trials that differ only in traced values, and returns their results.
 
     Args:
-        trials: experiments with the run directories that they hold; without one, an experiment fills the pack up.
-        dataset: already resized to what the model wants.
-        report: what tells a person how it goes.
-        interrupted: the number of a signal that asks to stop, once one has come.
+        trials: experiments with their run directories, which this process holds; padding trials have none.
+        dataset: the examples, already at the size that the model takes.
+        report: shows the progress to the user.
+        interrupted: returns the number of the signal that asked to stop, if one has arrived.
         began: `time.time()` at which the command was given.
-        functions: of their program, for so many trials, to compile once for many packs.
-        held: the lock on a folder where one file holds the checkpoint of them all, until they are finished.
+        compiled: their program for this number of trials, to compile it once for many packs.
+        pack_lock: the lock on a folder that holds one common checkpoint of the trials until they are finished.
 
     Raises:
-        Interrupted: when `interrupted` says so; all is saved.
+        Interrupted: `interrupted` returned a signal; the state has been saved.
         ValueError: the trials cannot share a program.
         StorageError: a checkpoint or a file of a run directory cannot be written or is damaged.
     """
@@ -56,10 +59,10 @@ def train_pack(
     if len({program_key(trial.experiment, trial.experiment.total_steps(examples)) for trial in trials}) > 1:
         raise ValueError("trials of a pack differ in more than traced values and length")
     with jax.enable_x64(first.dtype == "float64"):
-        if functions is None:
+        if compiled is None:
             devices = choose_devices(first, spec)
-            functions = parallel.functions(first, spec, dataset.inputs.shape[1:], devices, len(trials))
-        pack = Pack(trials, dataset, functions, report, began or time.time(), held)
+            compiled = parallel.compile_program(first, spec, dataset.inputs.shape[1:], devices, len(trials))
+        pack = Pack(trials, dataset, compiled, report, began or time.time(), pack_lock)
         try:
             pack.start()
             while not pack.over:
@@ -82,15 +85,18 @@ def train_pack(
 
 
 def choose_devices(experiment: Experiment, spec: DatasetSpec, split: bool = True) -> list[Device]:
-    """The devices of a run. Raises UsageError where there are fewer than asked for, or a batch to `split` has no equal parts."""
+    """Returns the devices of a run.
+
+    Raises UsageError if there are fewer than asked for, or if the batch is to be `split` over them and cannot be evenly.
+    """
     try:
         devices = jax.local_devices()
-    # JAX raises several kinds.
+    # JAX raises several kinds of errors.
     except Exception as error:
-        said = os.environ.get("JAX_PLATFORMS", "")
-        raise UsageError(f"JAX finds no device (JAX_PLATFORMS={said!r}): {error or type(error).__name__}") from error
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UsageError(f"JAX finds no device (JAX_PLATFORMS={platforms!r}): {error or type(error).__name__}") from error
     if experiment.devices > len(devices):
-        raise UsageError(f"{experiment.devices} asked for, {len(devices)} here ({devices[0].platform})", "devices")
+        raise UsageError(f"{experiment.devices} devices requested, {len(devices)} available ({devices[0].platform})", "devices")
     devices = devices[: experiment.devices or None]
     batch = experiment.batch(len(spec.roles["train"]))
     if split and batch % len(devices):

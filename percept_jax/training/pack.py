@@ -1,4 +1,4 @@
-"""A pack on its way: state on the devices, progress on the host, and the phases that the loop goes through."""
+"""A pack in training: its state on the devices, its progress on the host, and the phases of the training loop."""
 
 import collections
 import dataclasses
@@ -10,40 +10,48 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from percept_jax.data import feed, preprocess
 from percept_jax.data.feed import ResidentFeed
 from percept_jax.data.sampler import Sampler
 from percept_jax.data.spec import Dataset
-from percept_jax.experiment import Experiment, stack_hparams
+from percept_jax.experiment import Experiment, HParams, stack_hparams
 from percept_jax.files import Lock
 from percept_jax.training import checkpoint, evaluation, init_from, parallel
 from percept_jax.training.pack_checkpoints import PackCheckpoints, Resumed
-from percept_jax.training.parallel import Functions
+from percept_jax.training.parallel import CompiledProgram
 from percept_jax.training.reporter import Reporter
+from percept_jax.training.step import State
 from percept_jax.training.trial import Progress, Stopwatch, Trial, result_of
 from percept_jax.trees import flatten
 
-# Between checkpoints that nobody asked for: on tiny data an epoch may be a step.
+# The least time between checkpoints at validations: on tiny data an epoch may be a single step.
 SAVE_SECONDS = 10.0
 PHASES = ("start", "compile", "train", "eval", "waiting_for_data")
 
 
 class Pack:
-    """Trials on their way: the state `[K, ...]` on the devices, their progress on the host, and the programs between."""
+    """Trials in training: the train state `[K, ...]` on the devices, the progress of each trial on the host.
+
+    `start` sets the four attributes declared here. `best` holds the variables of each trial's best validated step.
+    """
+
+    state: State
+    best: Any
+    hparams: HParams
+    feed: ResidentFeed
 
     def __init__(
         self,
         trials: Sequence[Trial],
         dataset: Dataset,
-        functions: Functions,
+        compiled: CompiledProgram,
         report: Reporter,
         began: float,
-        held: Lock | None = None,
+        pack_lock: Lock | None = None,
     ):
         first = trials[0].experiment
-        self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, functions.devices, report, began
+        self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, compiled.devices, report, began
         self.preprocessing = preprocess.fit(first.normalize, dataset)
         self.train_index = dataset.spec.roles["train"]
         self.batch = first.batch(len(self.train_index))
@@ -52,66 +60,65 @@ class Pack:
         self.eval_every = first.validation_steps(len(self.train_index))
         self._checkpoint_every, self._saved = first.checkpoint_every, time.monotonic()
         self._samplers = [Sampler(t.experiment.seed, len(self.train_index), self.batch) for t in trials]
-        self.program, self._functions = functions.program, functions
+        self.program, self._compiled = compiled.program, compiled
         self._eval_batch = feed.evaluation_batch_size(dataset, len(self.devices) if len(trials) == 1 else 1)
-        self._data_crc = dataset.crc
-        self._checkpoints = PackCheckpoints(trials, held)
-        # Of this process, and of those before it.
+        self._checkpoints = PackCheckpoints(trials, pack_lock)
+        self.step, self.progress = 0, [Progress() for _ in trials]
+        # The seconds of this process, and those of the processes before it.
         self.clock, self._earlier = Stopwatch(), Stopwatch()
         self._in_flight: collections.deque = collections.deque()
-        # What a checkpoint holds of trials that --stop_after has ended.
+        # The leaves of trials that --stop_after has ended, as their checkpoints hold them.
         self._stopped: dict[int, dict[str, np.ndarray]] = {}
+        # The speed is measured from this step and time on.
+        self._has_stepped, self._segment = False, (0, time.monotonic())
 
     @property
     def over(self) -> bool:
-        """Whether the last step is done, or no trial is left to train."""
+        """Whether the last step has been done, or every trial has ended early."""
         return self.step >= self.steps or all(progress.ended for _, _, progress in self._live())
 
     @property
     def due(self) -> bool:
-        """Whether a checkpoint is: as often as asked for, else at validations, but not twice within SAVE_SECONDS."""
+        """Whether a checkpoint is due: every --checkpoint_every steps, else at validations that are SAVE_SECONDS apart."""
         if self._checkpoint_every:
             return self.step % self._checkpoint_every == 0
-        # The last validation before the end is one that a longer run has too, see `extension`.
+        # The last validation before the end always saves: --extend can continue from there, see `extension`.
         wanted = self.step + self.eval_every > self.steps or time.monotonic() >= self._saved + SAVE_SECONDS
         return self.step % self.eval_every == 0 and wanted
 
     def _live(self) -> Iterator[tuple[int, Trial, Progress]]:
-        """The trials that do more than fill the pack up, with their places in it."""
+        """Yields position, trial and progress of the trials that are not padding."""
         for k, (trial, progress) in enumerate(zip(self.trials, self.progress, strict=True)):
             if trial.run_dir:
                 yield k, trial, progress
 
     def start(self) -> None:
-        """Data and state on the devices: the state of the newest checkpoint, or else of step 0."""
+        """Places data and state on the devices: the state of the newest checkpoint, or else that of step 0."""
         hparams = stack_hparams([t.experiment for t in self.trials], self.steps)
         with self.clock("compile"):
-            self.state = self._place(self._functions.init(hparams))
-            everyone = np.ones(len(self.trials), bool)
-            # A copy: a step uses up its state.
-            self.best = _keep(everyone, self.state.variables, self.state.variables)
-        self.step, self.progress = 0, [Progress() for _ in self.trials]
+            self.state = self._place(self._compiled.init(hparams))
+            # A copy, since a step donates its state.
+            self.best = parallel.select(np.ones(len(self.trials), bool), self.state.variables, self.state.variables)
         first = self.trials[0].experiment
         resumed = self._resume(first)
         if not resumed and first.init_from:
-            self._begin_from(first.init_from)
+            self._start_from(first.init_from)
         self.hparams = self._place(hparams)
         data = preprocess.device_data(self.dataset, self.preprocessing, hparams.learning_rate.dtype)
         self.feed = ResidentFeed(parallel.place(data, self.devices), self.dataset.spec.roles, self._samplers, self._eval_batch)
         with self.clock("compile"):
-            evaluation.evaluate(self._functions.evaluate, self.best, self.feed.nothing())
+            evaluation.evaluate(self._compiled.evaluate, self.best, self.feed.nothing())
         names = [f"{d.platform}:{d.id} {d.device_kind}" for d in self.devices]
         for k, trial, _ in self._live():
-            promise, extends = (resumed.rows[k][1]["log"], resumed.extends) if resumed else (None, None)
-            trial.directory.begin(self.step, names, self.program.task, len(self.trials), promise, extends)
+            checksum, extends = (resumed.rows[k][1]["log"], resumed.extends) if resumed else (None, None)
+            trial.directory.begin(self.step, names, self.program.task, len(self.trials), checksum, extends)
         self.report.start(self.step, self.steps, self.program.task.metrics)
-        self._compiled = False
 
     def _place(self, tree: Any) -> Any:
         return parallel.place(tree, self.devices, len(self.trials))
 
-    def _begin_from(self, weights: str) -> None:
-        """Takes the place of the initial weights; what is drawn for a new head stays."""
+    def _start_from(self, weights: str) -> None:
+        """Replaces the initial variables with those of a file or run; a new head keeps the values drawn for it."""
         drawn = jax.device_get({"params": self.state.params, "batch_stats": self.state.batch_stats})
         loaded, new = init_from.start_each(weights, drawn, self.program.outputs.num_classes, len(self.trials))
         loaded = self._place(loaded)
@@ -121,7 +128,7 @@ class Pack:
         self.report.note(f"weights of {weights}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _resume(self, first: Experiment) -> Resumed | None:
-        """Resumes from a checkpoint, if there is one. Raises as `PackCheckpoints.resume`, and UsageError for other data."""
+        """Resumes from a checkpoint if there is one. Raises as `PackCheckpoints.resume`, and UsageError for changed data."""
         tree = {"state": self.state, "best": self.best}
         template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree)
         drawn = flatten(tree)
@@ -143,22 +150,22 @@ class Pack:
         return found
 
     def advance(self) -> None:
-        """One step of every trial; waits for the one IN_FLIGHT steps before."""
+        """Advances every trial by one step; waits for the result of the step IN_FLIGHT steps before."""
         with self.clock("waiting_for_data"):
             data, index = self.feed(self.step)
-        if not self._compiled:
+        if not self._has_stepped:
             self.clock["start"] = time.time() - self._began - self.clock["compile"]
-        with self.clock("train" if self._compiled else "compile"):
-            self.state, sums = self._functions.train(self.state, index, self.hparams, data)
+        with self.clock("train" if self._has_stepped else "compile"):
+            self.state, sums = self._compiled.train(self.state, index, self.hparams, data)
             self.step += 1
             self._in_flight.append((self.step, sums))
             self._settle(evaluation.IN_FLIGHT)
-        if not self._compiled:
-            self._compiled = True
+        if not self._has_stepped:
+            self._has_stepped = True
             self._new_segment()
 
     def _settle(self, allowed: int) -> None:
-        """Counts the sums of all but the last `allowed` steps, and logs those that end a window."""
+        """Fetches and adds the sums of all but the last `allowed` steps, and logs at the end of each logging window."""
         while len(self._in_flight) > allowed:
             step, sums = self._in_flight.popleft()
             sums = jax.device_get(sums)
@@ -182,7 +189,7 @@ class Pack:
         self.report.log(record)
 
     def validate(self) -> None:
-        """Evaluates the validation split, and keeps the variables of each trial that has become better."""
+        """Evaluates the validation split, and keeps the variables of each trial that has improved."""
         with self.clock("train"):
             self._settle(0)
         with self.clock("eval"):
@@ -201,25 +208,25 @@ class Pack:
                     elif 0 < trial.experiment.stop_after * self.epoch_steps <= self.step - best["step"]:
                         progress.stopped_at = self.step
                         self.report.note(f"stopped: no better validation since step {best['step']}")
-            self.best = _keep(better, self.state.variables, self.best)
+            self.best = parallel.select(better, self.state.variables, self.best)
             ended = [k for k, _, progress in self._live() if progress.stopped_at == self.step]
             self._stopped |= {k: self._leaves(k) for k in ended} if len(self.trials) > 1 else {}
         self._new_segment()
 
     def _leaves(self, k: int, arrays: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """What a checkpoint holds of a trial; copies, since the next step uses up the state."""
+        """Returns copies of the leaves of trial `k` for a checkpoint: the next step donates the state."""
         arrays = arrays or flatten({"state": self.state, "best": self.best})
         return {name: np.array(array[k]) for name, array in arrays.items()}
 
     def _new_segment(self) -> None:
-        """Rates are measured from here on: a segment of steps with neither compilation nor evaluation in it."""
+        """Starts to measure the speed anew, over steps without compilation, evaluation or saving between them."""
         self._segment = self.step, time.monotonic()
 
     def _totals(self, variables: Any, split: str) -> dict[str, np.ndarray]:
-        return evaluation.evaluate(self._functions.evaluate, variables, self.feed.split(split))
+        return evaluation.evaluate(self._compiled.evaluate, variables, self.feed.split(split))
 
     def save(self) -> None:
-        """Starts to write a checkpoint of every trial; of one whose numbers are not finite, only the best variables."""
+        """Starts to write a checkpoint of every trial; of a diverged trial, only the best variables."""
         with self.clock("train"):
             self._settle(0)
         arrays = flatten({"state": self.state, "best": self.best})
@@ -236,12 +243,12 @@ class Pack:
                     "step": self.step,
                     "steps": self.steps,
                     "identity": trial.directory.identity,
-                    "data_crc": self._data_crc,
+                    "data_crc": self.dataset.crc,
                     "experiment": trial.experiment.science(),
                     "preprocessing": self.preprocessing._asdict(),
                     "progress": dataclasses.asdict(progress),
                     "seconds": seconds,
-                    "log": trial.directory.promise(),
+                    "log": trial.directory.log_checksum(),
                 },
             )
         self._checkpoints.save(self.step, rows, self.over)
@@ -249,11 +256,11 @@ class Pack:
         self._new_segment()
 
     def wait(self) -> None:
-        """Returns when the last checkpoint is on the disk. Raises StorageError where it could not be written."""
+        """Waits until the last checkpoint is on disk. Raises StorageError if it could not be written."""
         self._checkpoints.saver.wait()
 
     def close(self) -> None:
-        """Ends what runs beside the loop."""
+        """Ends the thread that writes checkpoints."""
         self._checkpoints.saver.close()
 
     def test(self) -> dict[str, np.ndarray]:
@@ -282,18 +289,12 @@ class Pack:
         return results
 
     def _seconds(self) -> dict[str, float]:
-        """By phase, in all processes so far; `wall` is everything, what was lost with a killed process excepted."""
+        """Returns the seconds of all processes so far, by phase; `wall` is the total without what a killed process lost."""
         self.clock["wall"] = time.time() - self._began
         return {phase: round(self.clock[phase] + self._earlier[phase], 3) for phase in (*PHASES, "wall")}
 
     def _result(self, trial: Trial, progress: Progress, test: dict[str, Any] | None) -> dict[str, Any]:
-        # What only fills the pack up repeats another.
+        # Padding trials repeat an experiment.
         sharing = len({repr(t.experiment) for t in self.trials})
         parameters = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self.state.params))
         return result_of(trial.directory.restarts, progress, test, self.step, parameters, self._seconds(), sharing)
-
-
-@jax.jit
-def _keep(better: Array, new: Any, old: Any) -> Any:
-    """`new` for the trials `[K]` that are better, else `old`."""
-    return jax.tree.map(lambda n, o: jnp.where(better.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old)

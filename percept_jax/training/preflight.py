@@ -1,4 +1,4 @@
-"""Whether an experiment can be run: the model against the data set, sizes, weights. Nothing is written before that is checked."""
+"""Checks whether an experiment can run: model against data set, sizes, weights. Nothing is written before these checks."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -26,14 +26,14 @@ from percept_jax.training.step import init_state
 
 
 class Preflight(NamedTuple):
-    """An experiment that can be trained as far as one can tell.
+    """An experiment that has passed the checks.
 
     Attributes:
-        experiment: what is to be run.
-        spec: of its data set.
-        shape: what its model sees.
-        stored_size: pixels a side as images are stored.
-        notes: what a person should know of it, a line each.
+        experiment: the experiment.
+        spec: the description of its data set.
+        shape: the shape of one input of its model.
+        stored_size: pixels a side of the stored images.
+        notes: warnings for the user, one line each.
     """
 
     experiment: Experiment
@@ -44,12 +44,12 @@ class Preflight(NamedTuple):
 
     @property
     def data_key(self) -> str:
-        """The same for experiments that want the same examples in the same form."""
+        """A key that experiments share if they need the same examples in the same form."""
         e = self.experiment
         return repr((e.dataset, e.train_split, e.validation_split, e.test_split, e.data_dir, self.stored_size, reader_config(e)))
 
     def load(self, note: Callable[[str], None]) -> Dataset:
-        """The examples; `note` is told what is prepared first, or passed over. Errors are those of `registry.load`."""
+        """Returns the examples; calls `note` with what is prepared first or skipped. Raises as `registry.load` does."""
         folder = data_path(self.experiment.data_dir)
         if not registry.is_prepared(self.experiment.dataset, folder):
             note(f"preparing {self.experiment.dataset} in {folder}")
@@ -57,12 +57,15 @@ class Preflight(NamedTuple):
 
 
 def check(experiment: Experiment, spec: DatasetSpec | None = None, begun: bool = False) -> Preflight:
-    """Raises UsageError, naming the flag, for what is wrong with an experiment that is valid and located in itself.
+    """Checks an experiment that is valid in itself and located against its data set, its model and its weights.
 
     Args:
-        experiment: what is to be run.
-        spec: of its data set; None: as `describe_data` finds it.
-        begun: its first weights do not matter any more.
+        experiment: the experiment.
+        spec: the description of its data set; None: the one from `describe_data`.
+        begun: the run has a checkpoint, so its initial weights no longer matter.
+
+    Raises:
+        UsageError: the experiment cannot run; the message names the flag.
     """
     spec = spec or describe_data(experiment, data_path(experiment.data_dir))
     size = image_size(experiment, spec)
@@ -78,26 +81,26 @@ def check(experiment: Experiment, spec: DatasetSpec | None = None, begun: bool =
 
 
 def notes_of(experiment: Experiment, examples: int, steps: int) -> Iterator[str]:
-    """What will happen that may not be meant."""
+    """Yields warnings about settings that may not do what the user meant."""
     yield from experiment.idle()
     if experiment.batch(examples) > examples:
-        yield f"--batch_size={experiment.batch_size} is more than the {examples} examples to train on; a step sees some twice"
+        yield f"--batch_size={experiment.batch_size} is more than the {examples} training examples, so a step repeats some"
     if experiment.warmup_steps > steps:
-        yield f"--warmup_steps={experiment.warmup_steps} is beyond the {steps} steps; the rate rises to the end"
+        yield f"--warmup_steps={experiment.warmup_steps} is more than the {steps} steps, so the learning rate rises to the end"
     if experiment.eval_every > steps:
-        yield f"--eval_every={experiment.eval_every} is beyond the {steps} steps; the run validates once, at its end"
+        yield f"--eval_every={experiment.eval_every} is more than the {steps} steps, so the run validates once, at its end"
 
 
 def absolute(experiment: Experiment, folder: Path) -> Experiment:
-    """The experiment with the paths of its data and weights made absolute, whether they are there or not."""
+    """Returns the experiment with absolute paths of its data and weights, whether or not they exist."""
     start = init_from.absolute(experiment.init_from) if experiment.init_from else ""
     return dataclasses.replace(experiment, dataset=registry.located(experiment.dataset, folder), init_from=start)
 
 
 def located(experiment: Experiment, folder: Path) -> Experiment:
-    """`absolute`, with checksums behind the paths: it means the same data and weights everywhere.
+    """Returns `absolute(...)` with checksums after the paths, so that it means the same data and weights everywhere.
 
-    Raises UsageError where they are not there, or are not those that a checksum means.
+    Raises UsageError if they do not exist, or differ from a checksum that was given.
     """
     experiment = absolute(experiment, folder)
     start = init_from.located(experiment.init_from) if experiment.init_from else ""
@@ -106,7 +109,7 @@ def located(experiment: Experiment, folder: Path) -> Experiment:
 
 
 def check_weights(experiment: Experiment, spec: DatasetSpec, shape: tuple[int, ...]) -> None:
-    """Raises UsageError where --init_from does not fit the model, or where --freeze or --lr_scale name no parameter of it."""
+    """Raises UsageError if --init_from does not fit the model, or if --freeze or --lr_scale match none of its parameters."""
     if not (experiment.init_from or experiment.freeze or experiment.lr_scale):
         return
     program = make_program(dataclasses.replace(experiment, freeze="", lr_scale=""), spec)
@@ -121,85 +124,86 @@ def check_weights(experiment: Experiment, spec: DatasetSpec, shape: tuple[int, .
 
 
 def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False) -> DatasetSpec:
-    """An experiment's data set, with the examples to train, validate and test on. Errors are those of `registry.describe`."""
+    """Returns the description of an experiment's data set, with its splits. Raises as `registry.describe` does."""
     return select(experiment, registry.describe(experiment.dataset, folder, absent_too, reader_config(experiment)))
 
 
 def load_data(
     experiment: Experiment, folder: Path, spec: DatasetSpec, image_size: int, note: Callable[[str], None] | None = None
 ) -> Dataset:
-    """The examples of an experiment's data set; `note` is told what was passed over. Errors are those of `registry.load`."""
+    """Returns the examples of an experiment's data set; calls `note` with what is skipped. Raises as `registry.load` does."""
     return registry.load(experiment.dataset, folder, spec, image_size, reader_config(experiment), note)
 
 
 def dataset_of(experiment: Experiment, data_dir: str) -> Dataset:
-    """Returns the examples of an experiment's data set, in the size in which it stores them. Raises as `load_data`."""
+    """Returns the examples of an experiment's data set, at the size that it stores. Raises as `load_data` does."""
     folder = data_path(data_dir)
     spec = describe_data(experiment, folder)
     return load_data(experiment, folder, spec, stored_size(experiment, image_size(experiment, spec)))
 
 
 def reader_config(experiment: Experiment) -> ReaderConfig:
-    """Returns how the data of an experiment are read."""
+    """Returns the settings with which an experiment's data are read."""
     return knobs.part(ReaderConfig, experiment)
 
 
 def select(experiment: Experiment, spec: DatasetSpec) -> DatasetSpec:
-    """A data set with the examples that an experiment trains, validates and tests on."""
+    """Returns the data set with the splits on which an experiment trains, validates and tests."""
     return spec.select(experiment.train_split, experiment.validation_split, experiment.test_split)
 
 
 def default_name(experiment: Experiment) -> str:
-    """The folder under runs/ of an experiment that no flag file names."""
+    """Returns the name of the folder under runs/ for an experiment without a flag file."""
     return f"{registry.short_name(experiment.dataset)}_{experiment.model}"
 
 
 def image_size(experiment: Experiment, spec: DatasetSpec) -> int:
-    """Pixels a side that a model sees: --image_size, else what it was made for, else what the data set has; 0 for sequences.
+    """Returns the pixels a side of a model's images: --image_size, else the model's own size, else the data set's.
 
-    Raises UsageError where all three are silent, or where a flag or the model does not suit what the data set has.
+    Returns 1 for points and 0 for sequences. Raises UsageError if no size is known, or if a flag or the model does not fit the
+    kind of data.
     """
-    wanted = models.wanted_image_size(experiment.model, experiment.knobs)
+    model_size = models.wanted_image_size(experiment.model, experiment.knobs)
     _check_task(experiment, spec)
     if spec.kind == "images":
         _check_colors(experiment, spec)
-        size = experiment.image_size or wanted or max(spec.shape[:2])
+        size = experiment.image_size or model_size or max(spec.shape[:2])
         if not size:
-            raise UsageError(f"{experiment.dataset} has images of several sizes: give the one to resize them to", "image_size")
+            raise UsageError(f"{experiment.dataset} has images of several sizes: set the size to resize them to", "image_size")
         for flag in ("random_crop", "cutout"):
             if getattr(experiment, flag) > size:
-                raise UsageError(f"{getattr(experiment, flag)} pixels are more than the image has, which is {size} a side", flag)
+                raise UsageError(f"{getattr(experiment, flag)} pixels are more than the {size} pixels a side of the image", flag)
         return size
-    has = "points" if spec.kind == "points" else "sequences"
+    kind = "points" if spec.kind == "points" else "sequences"
     for flag in ("image_size", "stored_size", *knobs.names(AugmentationConfig)):
         if getattr(experiment, flag):
-            raise UsageError(f"{experiment.dataset} has {has}, not images", flag)
+            raise UsageError(f"{experiment.dataset} has {kind}, not images", flag)
     if experiment.normalize in ("unit", "imagenet"):
-        raise UsageError(f"{has} do not go from 0 to 255; choose standard or none", "normalize")
-    if has == "sequences" and not models.takes_sequences(models.module_class(experiment.model)):
-        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has sequences; take lstm or gru", "model")
-    if has == "points" and wanted:
-        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has points; take linear or mlp", "model")
-    return int(has == "points")
+        raise UsageError(f"{kind} do not have values from 0 to 255; choose standard or none", "normalize")
+    if kind == "sequences" and not models.takes_sequences(models.module_class(experiment.model)):
+        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has sequences; choose lstm or gru", "model")
+    if kind == "points" and model_size:
+        raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has points; choose linear or mlp", "model")
+    return int(kind == "points")
 
 
 def _check_task(experiment: Experiment, spec: DatasetSpec) -> None:
-    """Raises UsageError where a flag asks for what the data set's targets or sequences are not."""
+    """Raises UsageError if a flag does not fit the data set's targets or sequences."""
     task = task_of(spec)
     if experiment.loss not in task.objectives and task.name not in task.objectives:
-        what = "classes" if spec.classes else "values"
-        raise UsageError(f"{experiment.dataset} has {what}; take {' or '.join(task.objectives)}", "loss")
+        targets = "classes" if spec.classes else "values"
+        raise UsageError(f"the targets of {experiment.dataset} are {targets}; choose {' or '.join(task.objectives)}", "loss")
     if experiment.label_smoothing and not task.distributions:
         raise UsageError(f"{experiment.dataset} has no labels", "label_smoothing")
     if experiment.sequence_length != Experiment.sequence_length and spec.kind != "text":
-        raise UsageError(f"{experiment.dataset} is no text", "sequence_length")
+        raise UsageError(f"{experiment.dataset} is not a text", "sequence_length")
     for flag in ("ahead", "horizon"):
         if getattr(experiment, flag) and spec.kind != "values":
             raise UsageError(f"{experiment.dataset} has no series of values to forecast", flag)
 
 
 def _check_colors(experiment: Experiment, spec: DatasetSpec) -> None:
-    """Raises UsageError where a flag changes colors that images do not have."""
+    """Raises UsageError if a flag changes colors that the images do not have."""
     channels = spec.shape[-1]
     refused = {1: ("saturation", "pca_color"), 3: ()}.get(channels, ("contrast", "saturation"))
     refused = [flag for flag in refused if getattr(experiment, flag)]
@@ -210,52 +214,53 @@ def _check_colors(experiment: Experiment, spec: DatasetSpec) -> None:
 
 
 def stored_size(experiment: Experiment, size: int) -> int:
-    """Pixels a side that images are kept at where the model sees `size`. Raises UsageError where these are more."""
+    """Returns the pixels a side of the stored images. Raises UsageError if they are smaller than the model's `size`."""
     if experiment.stored_size and not (experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)):
-        raise UsageError(f"{experiment.model} takes images of any size: give --image_size, to which to crop them", "stored_size")
+        raise UsageError(f"{experiment.model} takes images of any size: give the crops' size as --image_size", "stored_size")
     if 0 < experiment.stored_size < size:
-        raise UsageError(f"images of {experiment.stored_size} cannot be cropped to {size}", "stored_size")
+        raise UsageError(f"images of {experiment.stored_size} pixels a side cannot be cropped to {size}", "stored_size")
     return experiment.stored_size or size
 
 
 def model_shape(experiment: Experiment, spec: DatasetSpec, size: int) -> tuple[int, ...]:
-    """Shape of one of a model's inputs: of an image, resized to `size`, or of what the data set has instead.
+    """Returns the shape of one input of a model: an image resized to `size`, or a point or sequence of the data set.
 
-    Raises UsageError where the model cannot take it, or does not write what the data set has as targets.
+    Raises UsageError if the model cannot take it, or if its outputs do not have the shape of the data set's targets.
     """
     shape = (size, size, spec.shape[-1]) if spec.kind == "images" else spec.shape
-    model, own = experiment.model, experiment.knobs
+    model, values = experiment.model, experiment.knobs
     if not models.takes_sequences(models.module_class(model)):
-        check_fits(model, own, shape, task_of(spec).outputs(spec).num_classes)
+        check_fits(model, values, shape, task_of(spec).outputs(spec).num_classes)
         return shape
-    asked, one_way = task_of(spec).outputs(spec), spec.kind in ("words", "text") or experiment.ahead
-    delayed = issubclass(models.module_class(model), EncoderDecoder)
-    if (delayed and one_way) or (own.get("bidirectional") and (spec.kind == "text" or experiment.ahead)):
-        said = f"{model} sees all of a sequence before it tells a step of it" if delayed else "would see what it is to tell"
-        raise UsageError(said, "model" if delayed else "bidirectional")
-    module = models.build(model, **asked._asdict(), **own)
-    example = jnp.zeros((1, *shape), jnp.int32 if asked.vocabulary else jnp.float32)
-    written = jax.eval_shape(module.init_with_output, jax.random.key(0), example)[0].shape[1:]
-    wanted = (*([asked.output_steps] if asked.output_steps else []), asked.num_classes)
-    if written != wanted:
-        said = f"{model} writes {list(written)} for an example, the targets of {experiment.dataset} are {list(wanted)}"
-        raise UsageError(f"{said}; a sequence behind the input takes gru_seq2seq, any other target gru or lstm", "model")
+    outputs, causal = task_of(spec).outputs(spec), spec.kind in ("words", "text") or experiment.ahead
+    reads_all_first = issubclass(models.module_class(model), EncoderDecoder)
+    if (reads_all_first and causal) or (values.get("bidirectional") and (spec.kind == "text" or experiment.ahead)):
+        if reads_all_first:
+            raise UsageError(f"{model} reads a whole sequence before it predicts a step of it", "model")
+        raise UsageError("the model would see the very steps that it is to predict", "bidirectional")
+    module = models.build(model, **outputs._asdict(), **values)
+    example = jnp.zeros((1, *shape), jnp.int32 if outputs.vocabulary else jnp.float32)
+    actual = jax.eval_shape(module.init_with_output, jax.random.key(0), example)[0].shape[1:]
+    expected = (*([outputs.output_steps] if outputs.output_steps else []), outputs.num_classes)
+    if actual != expected:
+        problem = f"{model} outputs {list(actual)} per example, but the targets of {experiment.dataset} are {list(expected)}"
+        raise UsageError(f"{problem}; choose gru_seq2seq for a sequence after the input, gru or lstm otherwise", "model")
     return shape
 
 
 def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises UsageError where a model that was made for another image size cannot take `image_shape`."""
-    wanted = models.wanted_image_size(name, values)
-    if not values and (image_shape[0] == wanted or not wanted):
-        # A fault of such a model is a fault of its code, and its traceback says more than we could.
+    """Raises UsageError if a model that was made for another image size cannot take `image_shape`."""
+    model_size = models.wanted_image_size(name, values)
+    if not values and (image_shape[0] == model_size or not model_size):
+        # An error here is a bug in the model's code, and its own traceback is more helpful than a message.
         return
     module = models.build(name, num_classes=num_classes, **values)
     try:
         shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-        # No feature map has shrunk to nothing.
+        # A leaf without elements means that a feature map has shrunk to nothing.
         fits = all(leaf.size for leaf in jax.tree.leaves(shapes))
     except Exception:
         fits = False
     if not fits:
-        hint = f"it wants {wanted}" if image_shape[0] != wanted else "not with these knobs"
+        hint = f"it takes {model_size}" if image_shape[0] != model_size else "at least not with these settings of the model"
         raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; {hint}", "image_size")

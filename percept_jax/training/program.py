@@ -1,4 +1,4 @@
-"""All that is fixed when a step is compiled."""
+"""The program of an experiment: everything that is fixed when its step is compiled."""
 
 import functools
 import hashlib
@@ -21,21 +21,21 @@ from percept_jax.training.optim import SCHEDULES, learning_rate, make_optimizer
 
 
 class Program(NamedTuple):
-    """All that is fixed when a step is compiled.
+    """Everything that is fixed when a step is compiled.
 
     Attributes:
         module: the model.
-        task: what is asked of it.
-        outputs: what it writes for an example.
-        input: the name of the feature that it sees.
-        objective: loss of each position, and probabilities.
-        optimizer: (learning rate, hparams) to an optax transformation.
-        learning_rate: (step, hparams) to a learning rate.
-        ema_decay: share of the weights' running mean that a step keeps; 0: there is none.
-        dtype: arithmetic of the forward and backward pass.
-        augmentation: what is done to the training images.
-        crop: pixels a side of what the model sees of larger images; 0: all of them.
-        freeze: patterns of the parameters that stay, and the running statistics beside them.
+        task: the task.
+        outputs: the sizes of the model's output for an example.
+        input: the name of the feature that the model takes.
+        objective: the loss of each position, and the probabilities.
+        optimizer: maps (learning rate, hparams) to an optax transformation.
+        learning_rate: maps (step, hparams) to a learning rate.
+        ema_decay: the decay of the running mean of the weights; 0: there is none.
+        dtype: the dtype of the forward and backward pass.
+        augmentation: the settings of the augmentation of training images.
+        crop: pixels a side of the crop that the model is given; 0: the whole image.
+        freeze: patterns of the parameters that are not trained; their running statistics are frozen too.
     """
 
     module: nn.Module
@@ -53,12 +53,12 @@ class Program(NamedTuple):
 
     @property
     def param_dtype(self) -> jnp.dtype:
-        """What parameters and losses are kept in: float32, also under bfloat16 arithmetic, or float64."""
+        """The dtype of parameters and losses: float64 if that is `dtype`, else float32, also with bfloat16 arithmetic."""
         return jnp.dtype("float64" if self.dtype == jnp.float64 else "float32")
 
 
 def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = None) -> Program:
-    """Returns the program of an experiment on a data set, for batches that are split over `axis_name`, if they are."""
+    """Returns the program of an experiment on a data set; batches may be split over the mapped axis `axis_name`."""
     task = task_of(spec)
     outputs = task.outputs(spec)
     return Program(
@@ -78,14 +78,15 @@ def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = Non
 
 
 def _crop(experiment: Experiment) -> int:
-    seen = experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)
-    return seen if experiment.stored_size else 0
+    size = experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)
+    return size if experiment.stored_size else 0
 
 
 def program_key(experiment: Experiment, steps: int) -> str:
-    """Returns 12 hexadecimal digits that trials have in common if, and only if, they can be stepped together.
+    """Returns 12 hexadecimal digits that two trials share if, and only if, they can be stepped together.
 
-    They cover all that is compiled and all that paces the loop: every value that is not traced, except the run directory.
+    They are a digest of everything that is compiled and of the loop's intervals: all fields that are not traced, except the run
+    directory.
 
     Args:
         experiment: the experiment of a trial.

@@ -1,4 +1,4 @@
-"""How a process came about: what it was started with, in which state of the repository, with which packages, on which devices."""
+"""The provenance of a run: its command line, the state of the repository, the versions of packages, XLA's flags."""
 
 import functools
 import os
@@ -17,7 +17,7 @@ _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets", "
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """What this process was started with: command, git state, versions, XLA's flags."""
+    """Returns the command line, git state, package versions and XLA flags of this process."""
     versions: dict[str, str | None] = {"python": sys.version.split()[0]}
     for package in _VERSIONS:
         try:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from percept_jax.metrics import Metric
 
 
 class Reporter:
-    """Says how a run goes: on standard error as a bar where that is a terminal, else a line a validation on standard output."""
+    """Shows the progress of a run: a bar if standard error is a terminal, else one line per validation on standard output."""
 
     def __init__(self) -> None:
         self._bar = self._train = None
@@ -19,38 +19,38 @@ class Reporter:
         self._metrics: Sequence[Metric] = ()
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Prints a line."""
         if self._bar:
             self._draw(lambda bar: bar.console.print(text, markup=False, highlight=False))
         else:
             say(text)
 
     def start(self, step: int, steps: int, metrics: Sequence[Metric]) -> None:
-        """The first step is about to run; the lines to come show these metrics, where they have them."""
+        """Starts the display before the first step after `step`; later lines show these metrics if they have them."""
         self._began, self._first, self._steps, self._metrics = time.monotonic(), step, steps, metrics
         if is_terminal(sys.stderr):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            left, said = (TextColumn("eta"), TimeRemainingColumn()), TextColumn("{task.fields[said]}")
-            self._bar = Progress(BarColumn(), MofNCompleteColumn(), *left, said, console=Console(stderr=True))
-            self._bar.add_task("train", total=steps, completed=step, said="")
+            remaining, summary_column = (TextColumn("eta"), TimeRemainingColumn()), TextColumn("{task.fields[summary]}")
+            self._bar = Progress(BarColumn(), MofNCompleteColumn(), *remaining, summary_column, console=Console(stderr=True))
+            self._bar.add_task("train", total=steps, completed=step, summary="")
             self._draw(lambda bar: bar.start())
 
     def _draw(self, change: Callable[[Any], None]) -> None:
-        """Changes the bar; without a terminal any more there is none."""
+        """Changes the bar; drops it if the terminal is gone."""
         try:
             change(self._bar)
         except (OSError, ValueError):
             self._bar = None
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """A line of metrics was written."""
+        """Shows a line of metrics."""
         if record["split"] == "train":
             self._train = record
             if self._bar:
-                said = f"{_rate(record)}  {summary(record, self._metrics)}"
-                self._draw(lambda bar: bar.update(bar.task_ids[0], completed=record["step"], said=said))
+                text = f"{_rate(record)}  {summary(record, self._metrics)}"
+                self._draw(lambda bar: bar.update(bar.task_ids[0], completed=record["step"], summary=text))
             return
         text = f"step {record['step']}/{self._steps}  epoch {record['epoch']:.2f}"
         if self._train and record["split"] == "validation":
@@ -63,14 +63,14 @@ class Reporter:
         self.note(text)
 
     def close(self) -> None:
-        """The run has ended."""
+        """Ends the display."""
         if self._bar:
             self._draw(lambda bar: bar.stop())
             self._bar = None
 
 
 def summary(numbers: Mapping[str, Any], metrics: Sequence[Metric]) -> str:
-    """Returns the metrics that are shown, with their names: "loss 0.1000 accuracy 0.9800"."""
+    """Returns the metrics that are displayed, with their names: "loss 0.1000 accuracy 0.9800"."""
     names = (metric.name for metric in metrics if metric.shown)
     return " ".join(f"{name.replace('_', ' ')} {numbers[name]:.4f}" for name in names if name in numbers)
 

@@ -1,4 +1,4 @@
-"""The code that decides a result, as a digest: the modules that compute it, see `syntax` for what of their text counts."""
+"""A digest of the code that decides a result: of the modules that compute it. `syntax` says which parts of their text count."""
 
 import ast
 import contextlib
@@ -18,72 +18,72 @@ from percept_jax.training import syntax
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
-# Where results are computed: these modules, and what they import of this package, directly or not.
+# Results are computed by these modules and by everything that they import from this package, directly or not.
 FOLLOWED = ("training/loop.py", "data/cache.py")
-# And this one, where weights are loaded; else it is passed over.
+# This module counts only if weights are loaded.
 LOADS = "training/init_from.py"
-# What moves bytes and text and computes nothing: files, messages, checks. It is passed over, with what only it imports.
+# Modules that handle files, messages and checks but compute nothing. They are skipped, with everything that only they import.
 NEUTRAL = {
     *("errors.py", "files.py", "deletion.py", "paths.py", "console.py", "validation.py", "data/bad_records.py"),
     *("training/run_dir.py", "training/reporter.py", "training/stored.py"),
     *("training/checkpoint.py", "training/pack_checkpoints.py"),
 }
-# Of modules that mostly check and look up, the functions that decide.
+# Modules that mostly check and look up: only these functions of them decide a result.
 FUNCTIONS = {
     "training/preflight.py": ("select", "image_size", "stored_size"),
     "data/registry.py": ("load", "open_reader"),
 }
-# What a file from outside of this package may be built upon. Whatever else it imports of it shows or starts runs, or is in
-# the digest anyway.
-BUILT_UPON = ("models", "tasks", "data")
+# The folders of this package whose modules count if a file outside of the package imports them. Its other modules start or
+# show runs, or are in the digest anyway.
+LIBRARY = ("models", "tasks", "data")
 
-# Digests that are remembered, the latest ones.
+# The number of digests that the cache keeps, the latest ones.
 KEPT = 100
 
 
 class _Part(NamedTuple):
-    """What a module adds to a digest: its text, and the files that it imports."""
+    """The contribution of a module to a digest: its canonical text, and the files that it imports."""
 
     text: str
     imports: tuple[Path, ...] = ()
 
 
-def digest(model: str, made: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> str:
+def digest(model: str, factory: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> str:
     """Returns a digest of the code that decides the results of a model on a data set.
 
     Args:
-        model: its name in MODELS; other models are not in the digest.
-        made: what MODELS has under that name: a class, which may be defined outside of this package, or a partial of one.
-        reader: the class of the data set's reader, likewise.
+        model: the model's name in MODELS; other models are not in the digest.
+        factory: the entry of MODELS: a class, which may be defined outside of this package, or a partial of one.
+        reader: the class of the data set's reader, or a partial of one.
         loads: whether weights are loaded before the first step.
-        package: where this package is.
+        package: the folder of this package.
     """
-    (roots, arguments), (more, others) = _unwrapped(made), _unwrapped(reader)
-    return _digest(model, (*roots, *more), (*arguments, *others), loads, package)
+    (roots, arguments), (reader_roots, reader_arguments) = _unwrapped(factory), _unwrapped(reader)
+    return _digest(model, (*roots, *reader_roots), (*arguments, *reader_arguments), loads, package)
 
 
-def modules(model: str, made: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> list[str]:
-    """Returns the files that `digest` is of, by the names that they have in it."""
-    return sorted(_parts(model, (*_unwrapped(made)[0], *_unwrapped(reader)[0]), loads, package))
+def modules(model: str, factory: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> list[str]:
+    """Returns the names of the files that `digest` covers."""
+    return sorted(_parts(model, (*_unwrapped(factory)[0], *_unwrapped(reader)[0]), loads, package))
 
 
-def _unwrapped(made: Any) -> tuple[list[str], list[str]]:
-    """The files of a class behind partials, and of functions and classes among their arguments; the arguments as text."""
+def _unwrapped(factory: Any) -> tuple[list[str], list[str]]:
+    """Returns the files of the class in a partial and of functions and classes among its arguments, and the arguments as text."""
     roots, arguments = [], []
-    while isinstance(made, functools.partial):
-        for name, value in {**dict(enumerate(made.args)), **made.keywords}.items():
+    while isinstance(factory, functools.partial):
+        for name, value in {**dict(enumerate(factory.args)), **factory.keywords}.items():
             named = hasattr(value, "__qualname__")
-            # An installed library is a version, as provenance.json has it.
+            # Installed libraries do not count; provenance.json records their versions.
             roots += [path for path in _file_of(value) if not _is_installed(Path(path))] if named else []
             arguments.append(f"{name}={f'{value.__module__}.{value.__qualname__}' if named else repr(value)}")
-        made = made.func
-    return [*_file_of(made), *roots], sorted(arguments)
+        factory = factory.func
+    return [*_file_of(factory), *roots], sorted(arguments)
 
 
-def _file_of(made: Any) -> list[str]:
-    """Where a class or function is defined: relative to this package, where it is in it. Nothing where there is no such file."""
+def _file_of(definition: Any) -> list[str]:
+    """Returns the file of a class or function, relative to this package if it is inside; an empty list if there is no file."""
     try:
-        path = Path(inspect.getfile(made)).resolve()
+        path = Path(inspect.getfile(definition)).resolve()
     except (TypeError, OSError):
         return []
     if not path.is_file():
@@ -98,40 +98,40 @@ def _is_installed(path: Path) -> bool:
 @functools.cache
 def _digest(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
     if any(Path(root).is_absolute() for root in roots):
-        return _computed(model, roots, arguments, loads, package)
-    return _remembered(model, roots, arguments, loads, package)
+        return _compute(model, roots, arguments, loads, package)
+    return _cached(model, roots, arguments, loads, package)
 
 
-def _computed(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
+def _compute(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
     state = hashlib.sha256(repr(arguments).encode())
     for name, part in sorted(_parts(model, roots, loads, package).items()):
         state.update(f"\0{name}\0{part.text}".encode())
     return state.hexdigest()[:32]
 
 
-def _remembered(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
-    """What `_computed` returns, kept for the next process: to parse the modules takes ten times as long as to compare them."""
-    now = hashlib.sha256(sys.version.encode())
+def _cached(model: str, roots: tuple[str, ...], arguments: tuple[str, ...], loads: bool, package: Path) -> str:
+    """Returns `_compute(...)`, cached for the next process: parsing the modules takes ten times as long as hashing them."""
+    contents = hashlib.sha256(sys.version.encode())
     for file in sorted(package.rglob("*.py")):
-        now.update(f"\0{file.relative_to(package)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
-    now.update(repr((model, roots, arguments, loads)).encode())
-    key = now.hexdigest()
+        contents.update(f"\0{file.relative_to(package)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    contents.update(repr((model, roots, arguments, loads)).encode())
+    key = contents.hexdigest()
     kept: dict[str, str] = {}
-    # A file that is absent or damaged is as good as an empty one.
+    # An absent or damaged cache file counts as an empty one.
     with contextlib.suppress(StorageError, RuntimeError):
         found = files.read_json(cache_folder() / "source.json")
         kept = found if isinstance(found, dict) else {}
     if re.fullmatch("[0-9a-f]{32}", str(kept.get(key))):
         return kept[key]
-    computed = _computed(model, roots, arguments, loads, package)
-    # Where nothing can be written, it is computed again next time.
+    computed = _compute(model, roots, arguments, loads, package)
+    # If the cache cannot be written, the digest is computed again next time.
     with contextlib.suppress(StorageError, RuntimeError):
         files.write_json(cache_folder() / "source.json", dict([*kept.items(), (key, computed)][-KEPT:]))
     return computed
 
 
 def _parts(model: str, roots: tuple[str, ...], loads: bool, package: Path) -> dict[str, _Part]:
-    """What the modules that decide add to a digest, by name; the files of this package are named relative to it."""
+    """Returns the contributions to a digest by module name; files of this package are named relative to it."""
     skipped = {package / name for name in (NEUTRAL if loads else NEUTRAL | {LOADS})}
     found: dict[str, _Part] = {}
     waiting = [package / name for name in (*FOLLOWED, *roots)]
@@ -145,7 +145,7 @@ def _parts(model: str, roots: tuple[str, ...], loads: bool, package: Path) -> di
 
 
 def _name(path: Path, package: Path) -> str:
-    """The name of a file in a digest, which does not tell where the file lies."""
+    """Returns the name of a file in a digest, which does not depend on where the package or project is."""
     if path.is_relative_to(package):
         return path.relative_to(package).as_posix()
     return f"outside/{path.relative_to(_import_root(path)).as_posix()}"
@@ -154,22 +154,22 @@ def _name(path: Path, package: Path) -> str:
 @functools.cache
 def _part(path: Path, model: str, package: Path) -> _Part:
     tree = ast.parse(path.read_bytes())
-    tree = syntax.chosen_alone(tree, {"MODELS": model}) if model else tree
+    tree = syntax.keep_entries(tree, {"MODELS": model}) if model else tree
     return _Part(syntax.canonical(tree), tuple(_imported(tree, path, package)))
 
 
 @functools.cache
 def _functions(path: Path, names: tuple[str, ...]) -> str:
-    return syntax.canonical(syntax.functions_alone(ast.parse(path.read_bytes()), names))
+    return syntax.canonical(syntax.keep_functions(ast.parse(path.read_bytes()), names))
 
 
 def _imported(tree: ast.Module, path: Path, package: Path) -> Iterator[Path]:
-    """The files that a module imports, inside of functions too, of this package or of the folder that it is imported from."""
+    """Yields the files that a module imports, inside functions too, from this package or from its own import folder."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             choices = [[alias.name] for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            # `from percept_jax.data import feed` is a module, `from percept_jax.data.feed import Data` a name in one.
+            # The imported name may be a module (`from percept_jax.data import feed`) or a name in one (`... .feed import Data`).
             module = _absolute(node, path, package)
             choices = [[f"{module}.{alias.name}", module] for alias in node.names]
         else:
@@ -179,7 +179,7 @@ def _imported(tree: ast.Module, path: Path, package: Path) -> Iterator[Path]:
 
 
 def _absolute(node: ast.ImportFrom, path: Path, package: Path) -> str:
-    """The module that `from MODULE import` names, with the dots of a relative import resolved."""
+    """Returns the absolute name of the module in `from MODULE import ...`, with relative imports resolved."""
     if not node.level:
         return node.module or ""
     root = package.parent if path.is_relative_to(package) else _import_root(path)
@@ -188,21 +188,21 @@ def _absolute(node: ast.ImportFrom, path: Path, package: Path) -> str:
 
 
 def _file(module: str, importer: Path, package: Path) -> Path | None:
-    """The file of a module that a file imports; None where it is of another package."""
+    """Returns the file of a module that `importer` imports; None if the module belongs to another package."""
     first, *parts = module.split(".")
     inside = importer.is_relative_to(package)
     if first == PACKAGE.name:
-        root = package if parts and (inside or parts[0] in BUILT_UPON) else None
+        root = package if parts and (inside or parts[0] in LIBRARY) else None
     else:
         root, parts = None if inside or _is_installed(importer) else _import_root(importer), [first, *parts]
     if root is None:
         return None
-    place = root.joinpath(*parts)
-    return next((path for path in (place.with_name(f"{place.name}.py"), place / "__init__.py") if path.is_file()), None)
+    stem = root.joinpath(*parts)
+    return next((path for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py") if path.is_file()), None)
 
 
 def _import_root(path: Path) -> Path:
-    """The folder that a file is imported from: the one that its outermost package is in."""
+    """Returns the folder that a file is imported from: the parent of its outermost package."""
     folder = path.parent
     while (folder / "__init__.py").is_file():
         folder = folder.parent

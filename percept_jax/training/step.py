@@ -1,6 +1,6 @@
-"""The training and the evaluation step: pure functions; everything they use comes in as an argument.
+"""The training and evaluation steps: pure functions that get everything they use as arguments.
 
-One trial is written here. `parallel` maps it over the shards of a batch, or over the trials of a pack.
+They are written for one trial. `parallel` maps them over the shards of a batch, or over the trials of a pack.
 """
 
 import math
@@ -22,7 +22,7 @@ from percept_jax.training.program import Program
 
 
 class State(NamedTuple):
-    """What a step changes: the count of updates, and pytrees of arrays; `average` is empty without --ema_decay."""
+    """The train state: the number of updates, and pytrees of arrays; `average` is empty without --ema_decay."""
 
     step: Array
     params: Any
@@ -32,14 +32,14 @@ class State(NamedTuple):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What is evaluated, as Flax's modules take it: the running mean of the weights where one is kept."""
+        """The variables to evaluate, as Flax's modules take them: the running mean of the weights if there is one."""
         return self.average or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) -> State:
-    """The state before the first step, from the seed alone, for inputs of this shape.
+    """Returns the state before the first step, which depends only on the seed, for inputs of this shape.
 
-    Initial values are drawn in float32 whatever the arithmetic.
+    Initial values are always drawn in float32.
     """
     key, _ = _keys(hparams)
     shape = (program.crop, program.crop, shape[-1]) if program.crop else shape
@@ -54,10 +54,10 @@ def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) ->
 def train_step(
     state: State, index: Array, hparams: HParams, data: Data, *, program: Program, axis_name: str | None = None
 ) -> tuple[State, Sums]:
-    """One update from the examples `index [batch]`, or from this shard of them when the batch is split over `axis_name`.
+    """Makes one update from the examples `index [batch]`, or from this shard of them if the batch is split over `axis_name`.
 
-    Returns the next state, and sums over the whole batch: "loss" and what the task sums, over the positions that count;
-    "positions", how many do; and "examples".
+    Returns the next state, and sums over the whole batch: "loss" and the task's sums, over the positions that count; the number
+    of these "positions"; and the number of "examples".
     """
     _, key = _keys(hparams)
     input_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -75,16 +75,16 @@ def train_step(
         return sum(extra, loss) / jnp.maximum(1, total).astype(loss.dtype), (loss, logits, batch_stats)
 
     grads, (loss, logits, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
-    own = program.task.train_sums(logits, batch)
-    sums = {**own, "loss": loss, "positions": positions, "examples": jnp.int32(len(index))}
+    task_sums = program.task.train_sums(logits, batch)
+    sums = {**task_sums, "loss": loss, "positions": positions, "examples": jnp.int32(len(index))}
     if axis_name:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
     rate = program.learning_rate(state.step, hparams)
     updates, opt_state = program.optimizer(rate, hparams).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     if program.freeze:
-        still = frozen(batch_stats, program.freeze)
-        batch_stats = jax.tree.map(lambda fixed, old, new: old if fixed else new, still, state.batch_stats, batch_stats)
+        is_frozen = frozen(batch_stats, program.freeze)
+        batch_stats = jax.tree.map(lambda fixed, old, new: old if fixed else new, is_frozen, state.batch_stats, batch_stats)
     average = _average(state, {"params": params, "batch_stats": batch_stats}, program) if program.ema_decay else {}
     return State(state.step + 1, params, batch_stats, opt_state, average), sums
 
@@ -94,9 +94,9 @@ def _sum(losses: Array, mask: Array | None) -> Array:
 
 
 def _average(state: State, new: Mapping[str, Any], program: Program) -> Any:
-    """The running mean of all variables so far, each step weighing `ema_decay` times the next: Adam's correction built in."""
+    """Returns the updated running mean of all variables: decay `ema_decay`, with Adam's bias correction built in."""
     steps = (state.step + 1).astype(program.param_dtype)
-    # Of 1 - decay^steps, without its rounding.
+    # -expm1(steps * log(decay)) is 1 - decay^steps without its rounding error.
     share = (1 - program.ema_decay) / -jnp.expm1(steps * math.log(program.ema_decay))
     return jax.tree.map(lambda mean, x: mean + share * (x - mean), state.average, new)
 
@@ -124,7 +124,9 @@ def eval_step(
 def predict_step(
     variables: Mapping[str, Any], inputs: Array, lengths: Array | None, mean: Array, inv_std: Array, *, program: Program
 ) -> tuple[Array, Array]:
-    """Logits and probabilities `[batch, (time,) classes]` of inputs as in `Dataset`; of values, the outputs twice."""
+    """Returns logits and probabilities `[batch, (time,) classes]` of inputs as in `Dataset`; if targets are values, both are the
+    outputs.
+    """
     logits, _, _ = _forward(variables, normalize(center_crop(inputs, program), mean, inv_std, program), lengths, program)
     probabilities = program.objective.probabilities
     return logits, probabilities(logits) if probabilities else logits
@@ -133,9 +135,9 @@ def predict_step(
 def generate_step(
     variables: Mapping[str, Any], carry: Any, token: Array, temperature: Array, key: Array, *, program: Program
 ) -> tuple[Array, Any]:
-    """The next token, and the carry behind it, of a language model that has read `token` after what `carry` remembers.
+    """Returns the token that a language model generates after `token`, and the new carry; `carry` is its state before `token`.
 
-    It is drawn from the softmax of logits / temperature; at temperature 0 it is the likeliest one.
+    The token is drawn from the softmax of logits / temperature; at temperature 0 it is the likeliest one.
     """
     cast = jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])
     logits, updated = program.module.apply({"params": cast, "carry": carry}, token[None, None], mutable=["carry"])
@@ -145,7 +147,7 @@ def generate_step(
 
 
 def _keys(hparams: HParams) -> Array:
-    """The seed's two keys: for the initial values, and for everything drawn in a step."""
+    """Returns two keys from the seed: one for the initial values, one for everything that is drawn in a step."""
     return jax.random.split(jax.random.key(hparams.seed, impl="threefry2x32"))
 
 
@@ -157,7 +159,10 @@ def _forward(
     dropout_rate: Any = None,
     dropout_key: Any = None,
 ) -> tuple[Array, list[Array], Any]:
-    """Logits and those of auxiliary heads, float32 or wider, and the new running statistics; trains where there is a key."""
+    """Returns the logits and those of auxiliary heads, in param_dtype, and the new running statistics.
+
+    The model runs in training mode if `dropout_key` is given.
+    """
     options: dict[str, Any] = {} if lengths is None else {"lengths": lengths}
     cast = {**variables, "params": jax.tree.map(lambda p: p.astype(program.dtype), variables["params"])}
     if dropout_key is None:

@@ -1,4 +1,4 @@
-"""What a run has left, or has left so far: read back from its directory, and checked against itself."""
+"""Reads a finished or unfinished run back from its directory, and checks its files against each other."""
 
 import contextlib
 import os
@@ -21,12 +21,12 @@ from percept_jax.trees import nested
 
 
 class Stored(NamedTuple):
-    """A run as its directory has it.
+    """A run, read back from its directory.
 
     Attributes:
-        arrays: of its newest checkpoint that will do; those of the best step's variables are below "best/".
-        header: of that checkpoint.
-        result: what result.json holds; None while the run is not finished.
+        arrays: the arrays of its newest usable checkpoint; the variables of the best step are below "best/".
+        header: the header of that checkpoint.
+        result: the content of result.json; None if the run is not finished.
     """
 
     arrays: dict[str, np.ndarray]
@@ -35,54 +35,52 @@ class Stored(NamedTuple):
 
 
 def read(path: Path, note: Callable[[str], None]) -> Stored:
-    """Reads a run directory. Of a finished run the weights are those that its result tells of, or there are none.
+    """Reads a run directory. For a finished run only a checkpoint with the weights of its result is accepted.
 
     Args:
         path: the directory.
-        note: is told of checkpoints that were passed over.
+        note: is called with a message for each checkpoint that is skipped.
 
     Raises:
-        UsageError: this is no run directory, or the run has no checkpoint yet.
-        StorageError: what is there is damaged, or is not this run's.
+        UsageError: this is not a run directory, or the run has no checkpoint yet.
+        StorageError: a file is damaged, or belongs to another run.
     """
     if not os.path.lexists(path / "provenance.json"):
         raise UsageError(f"{path}: not a run directory")
     identity = records.read_mark(path / "provenance.json", Provenance, RUN)["identity"]
     result = records.read_result(path)
 
-    def take(step: int) -> tuple[dict[str, np.ndarray], Header]:
+    def load(step: int) -> tuple[dict[str, np.ndarray], Header]:
         file = checkpoint.path_of(path / "checkpoints", step)
         arrays, header = checkpoint.read(path / "checkpoints", step)
         checkpoint.check_header(header, file, identity)
         best = (header["progress"]["best"] or {}).get("step")
         if result is not None and best != result.get("best_step"):
-            raise StorageError(
-                f"{file}: has the weights of step {best}, but the result is that of step {result.get('best_step')}"
-            )
+            raise StorageError(f"{file}: holds the weights of step {best}, but the result is of step {result.get('best_step')}")
         if not any(name.startswith("best/") for name in arrays):
-            raise StorageError(f"{file}: has no weights")
+            raise StorageError(f"{file}: holds no weights")
         return arrays, header
 
-    found = checkpoint.newest(take, path / "checkpoints")
+    found = checkpoint.newest(load, path / "checkpoints")
     if found is None and result is not None:
-        raise StorageError(f"{path / 'checkpoints'}: the run is finished, but its weights are gone")
+        raise StorageError(f"{path / 'checkpoints'}: the run is finished, but its checkpoints are missing")
     if found is None:
         raise UsageError(f"{path}: no checkpoint yet")
-    (arrays, header), passed_over = found
-    for line in passed_over:
-        note(f"passed over: {line}")
+    (arrays, header), skipped = found
+    for line in skipped:
+        note(f"skipped: {line}")
     return Stored(arrays, header, result)
 
 
 def best(stored: Stored) -> dict[str, Any]:
-    """The variables of the best validated step, as Flax's modules take them."""
+    """Returns the variables of the best validated step, as Flax's modules take them."""
     return nested(stored.arrays, "best/")
 
 
 def finished_before(experiment: Experiment, name: str) -> Path | None:
-    """The directory of a finished run of these flags and this code, whose data or weights may be gone; None without one."""
+    """Returns the directory of a finished run of these flags and this code, or None; its data or weights may be gone."""
 
-    def meant(lines: Sequence[str]) -> list[str]:
+    def without_checksums(lines: Sequence[str]) -> list[str]:
         return sorted(re.sub(r"#([0-9a-f]{16}|[0-9a-f]{8})$", "", line) for line in lines)
 
     here = run_path(experiment, name)
@@ -91,13 +89,13 @@ def finished_before(experiment: Experiment, name: str) -> Path | None:
             mark = records.read_mark(path / "provenance.json", Provenance, RUN)
             if mark and mark["code"] == code(experiment) and not experiment.fresh and records.read_result(path):
                 flags = files.read_bytes(path / "run.flags").decode(errors="replace").splitlines()
-                if meant(flags) == meant(flag_lines(experiment)):
+                if without_checksums(flags) == without_checksums(flag_lines(experiment)):
                     return path
     return None
 
 
 def check_finished(path: Path, note: Callable[[str], None]) -> Path:
-    """Returns the directory of a finished run; `note` is told what is wrong with it. Raises DataError where it diverged."""
+    """Returns the directory of a finished run; calls `note` if its files are damaged. Raises DataError if it diverged."""
     result: Any = records.read_result(path)
     try:
         records.read_whole(path)

@@ -1,30 +1,30 @@
-"""What a piece of Python source computes, as text: comments, layout, docstrings, messages and the help of flags are not in it."""
+"""The canonical text of Python source: without comments, layout, docstrings, messages and help texts, which compute nothing."""
 
 import ast
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that follow from where a node stands, or that only a type checker reads.
+# Fields that are implied by a node's position, or that only type checkers read.
 _IMPLIED = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
 def canonical(tree: ast.AST) -> str:
-    """Returns a syntax tree as text: two trees have the same text only if they compute the same.
+    """Returns a syntax tree as text. Two trees have the same text only if they compute the same.
 
-    Each node stands in parentheses with the names of the fields that it has, so that it shows where a block or a list of
-    arguments ends. An absent field is not written: a field that a later Python adds changes nothing where it is not used.
+    Each node is written in parentheses with the names of its fields, so that the ends of blocks and argument lists are
+    unambiguous. Absent fields are not written, so fields that a later Python adds change nothing unless they are used.
     """
     parts: list[str] = []
     _write(tree, parts)
     return " ".join(parts)
 
 
-def chosen_alone(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
-    """Returns a module whose tables have their chosen entries alone, without imports and constants that only others use.
+def keep_entries(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
+    """Returns a module with only the chosen entry of each table, and without imports and constants that only others use.
 
     Args:
-        tree: the module. A table is a dictionary that is assigned, with an annotation, at its top level.
-        chosen: table name to key. Of a table without that key no entry is left.
+        tree: the module. A table is a dictionary in an annotated assignment at its top level.
+        chosen: maps the name of a table to the key to keep. A table without that key loses all its entries.
     """
     tables = {node.target.id: node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     if not chosen.keys() & tables.keys():
@@ -49,14 +49,14 @@ def chosen_alone(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
         body = kept_body
 
 
-def functions_alone(tree: ast.Module, names: tuple[str, ...]) -> ast.Module:
-    """Returns a module that consists of some functions of `tree`. Raises LookupError where it lacks one of them."""
+def keep_functions(tree: ast.Module, names: tuple[str, ...]) -> ast.Module:
+    """Returns a module with only the named functions of `tree`. Raises LookupError if one is missing."""
     found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     return ast.Module([found[name] for name in names], [])
 
 
 def _names(node: ast.stmt) -> set[str]:
-    """The names that an import or the assignment of a constant makes; none of other statements."""
+    """Returns the names that an import or an assignment to plain names defines; an empty set for other statements."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
     if isinstance(node, ast.Assign) and all(isinstance(target, ast.Name) for target in node.targets):
@@ -67,7 +67,7 @@ def _names(node: ast.stmt) -> set[str]:
 def _write(node: ast.AST, parts: list[str]) -> None:
     parts.append("(" + type(node).__name__)
     if isinstance(node, ast.Raise):
-        # Its message may change; which error it is may not.
+        # The class of the error counts, its message does not.
         error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         if error:
             _write(error, parts)
@@ -78,7 +78,7 @@ def _write(node: ast.AST, parts: list[str]) -> None:
         if value is None or field in _IMPLIED:
             continue
         if isinstance(node, ast.JoinedStr):
-            # Python 3.12.1 ends some f-strings with an empty text, other versions do not.
+            # Python 3.12.1 ends some f-strings with an empty string constant, other versions do not.
             value = [child for child in value if not (isinstance(child, ast.Constant) and child.value == "")]
         if isinstance(value, list):
             if value:
@@ -107,13 +107,13 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def _knob(node: ast.AnnAssign) -> ast.Call | None:
-    """The call that declares a knob, `name: type = knob(default, role, group, help)`; None for other statements."""
+    """Returns the call in a knob's declaration, `name: type = knob(default, role, group, help)`; None for other statements."""
     call: Any = node.value
     return call if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "knob" and len(call.args) > 1 else None
 
 
 def _is_infra(node: ast.AnnAssign) -> bool:
-    """Whether a statement declares a knob that does not decide a result."""
+    """Whether a statement declares a knob with the role "infra", which does not affect results."""
     call = _knob(node)
     return call is not None and isinstance(call.args[1], ast.Constant) and call.args[1].value == "infra"
 

@@ -1,7 +1,7 @@
-"""The TensorBoard event file of a run: what metrics.jsonl holds, drawn by a tool that people know.
+"""The TensorBoard event file of a run: the numbers of metrics.jsonl, for TensorBoard.
 
-Written as the loop goes, by tensorboardX's file layer. Its SummaryWriter writes from a thread behind a queue; when the disk is
-full that thread ends, and the run waits for it for ever.
+It is written from the training loop, with tensorboardX's file layer. tensorboardX's SummaryWriter writes from a thread behind a
+queue; when the disk is full that thread ends, and the run would wait for it forever.
 """
 
 import os
@@ -14,23 +14,23 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-# Made when it is imported, where no type checker sees them.
+# These classes are made at import time, so a type checker does not see them.
 _Event: Any = getattr(event_pb2, "Event")  # noqa: B009
 _SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 
 class EventFile:
-    """An event file in a run directory, one a process; it hides what earlier ones wrote beyond the step that it resumes at."""
+    """The event file of one process in a run directory. It hides what earlier processes wrote after the step it resumes at."""
 
     def __init__(self, folder: Path, step: int, names: Collection[str]):
-        """Opens the file of a run that goes on after `step`; of the lines of metrics it takes the numbers with these names."""
+        """Opens a new event file for a run that resumes after `step`; `names` are the metrics that are written."""
         self._names = names
         self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}.percept")
         if step:
             self._file.write_event(_Event(step=step + 1, session_log=_SessionLog(status=_SessionLog.START)))
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Adds the numbers of a line of metrics. Raises OSError."""
+        """Writes the numbers of a line of metrics. Raises OSError."""
         for name in record:
             if name in self._names:
                 summary = scalar(f"{record['split']}/{name}", record[name])
@@ -39,5 +39,5 @@ class EventFile:
             self._file.flush()
 
     def close(self) -> None:
-        """Raises OSError."""
+        """Closes the file. Raises OSError."""
         self._file.close()

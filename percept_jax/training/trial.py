@@ -1,4 +1,4 @@
-"""A trial: what is run, where its results go, and what it has come to."""
+"""A trial: its experiment, its run directory, its progress and its result."""
 
 import contextlib
 import dataclasses
@@ -12,27 +12,27 @@ from percept_jax.training.run_dir import RunDir
 
 
 class Trial(NamedTuple):
-    """One training run: what is run, and where its results go; nowhere if it only fills a pack up."""
+    """One training run: its experiment and its run directory. `run_dir` is None for padding trials."""
 
     experiment: Experiment
     run_dir: RunDir | None
 
     @property
     def directory(self) -> RunDir:
-        """The run directory of a trial that does more than fill its pack up."""
+        """The run directory of a trial that is not padding."""
         assert self.run_dir is not None
         return self.run_dir
 
 
 @dataclasses.dataclass
 class Progress:
-    """What a trial has come to beside its state. It is saved with it, so that a resumed run logs the same numbers.
+    """Host-side progress of a trial: everything that is not in the train state. A checkpoint holds it too.
 
     Attributes:
-        sums: what the training steps since the last line of metrics have summed up, by name.
-        best: metrics of the best validation, among equals the first.
+        sums: the sums of the training steps since the last line of metrics, by name.
+        best: the step and metrics of the best validation, the first among equals.
         diverged_at: the first step whose loss was not finite.
-        stopped_at: the step at which --stop_after ended it.
+        stopped_at: the step at which --stop_after ended the trial.
     """
 
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -42,7 +42,7 @@ class Progress:
 
     @property
     def ended(self) -> bool:
-        """Whether what its state comes to does not matter any more."""
+        """Whether the trial has diverged or stopped, so that its state no longer matters."""
         return self.diverged_at is not None or self.stopped_at is not None
 
     def add(self, sums: Mapping[str, Any]) -> None:
@@ -51,11 +51,11 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
 
     def window(self, rate: float | None, task: Task) -> dict[str, Any]:
-        """Returns a line of training metrics, of what was summed up since the last one. The next window begins.
+        """Returns the training metrics since the last line of metrics, and resets the sums.
 
         Args:
-            rate: examples a second, where it was measured.
-            task: whose metrics they are.
+            rate: examples per second; None if it was not measured.
+            task: the task that computes the metrics.
         """
         sums = self.sums | {"positions": max(1, self.sums["positions"])}
         record = {**task.measure(sums, training=True), "examples": int(sums["examples"])}
@@ -73,7 +73,7 @@ class Stopwatch(dict[str, float]):
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Adds what the block takes to `phase`."""
+        """Adds the seconds that the block takes to `phase`."""
         began = time.monotonic()
         try:
             yield
@@ -90,16 +90,16 @@ def result_of(
     seconds: dict[str, float],
     sharing: int,
 ) -> dict[str, Any]:
-    """What result.json says of a trial.
+    """Returns the content of a trial's result.json.
 
     Args:
-        restarts: of the run, as provenance.json has them.
-        progress: at its end.
-        test: metrics of the test split; None where the trial diverged.
-        step: the last one of its pack.
-        parameters: of the model.
-        seconds: by phase, of the pack; the phase "wall" is everything.
-        sharing: trials of the pack that share them.
+        restarts: the restarts of the run, as provenance.json has them.
+        progress: the progress of the trial at its end.
+        test: the metrics of the test split; None if the trial diverged.
+        step: the last step of its pack.
+        parameters: the number of parameters of the model.
+        seconds: the seconds of the pack by phase; the phase "wall" is the total.
+        sharing: the number of trials that share these seconds.
     """
     best, redone = progress.best or {}, sum(restart["redone_steps"] for restart in restarts)
     wall = seconds["wall"] + redone * seconds["train"] / max(1, step)

@@ -39,5 +39,5 @@ def test_a_dry_run_says_it_too(tmp_path, capsys):
 def test_more_than_the_image_has_is_refused(small, flag):
     from percept_jax.errors import UsageError
 
-    with pytest.raises(UsageError, match=rf"--{flag}: 9 pixels are more than the image has, which is 8 a side"):
+    with pytest.raises(UsageError, match=rf"--{flag}: 9 pixels are more than the 8 pixels a side of the image"):
         train(dataclasses.replace(small, **{flag: 9}))

@@ -145,7 +145,7 @@ def test_a_run_is_evaluated_and_goes_on_where_its_data_are_now(small, tmp_path, 
     assert train(run.experiment).result == run.result  # a finished run is shown without them
     assert main([str(run.path / "run.flags"), f"--run_dir={run.path}"]) == 0
     make(tmp_path / "there", count=11)
-    with pytest.raises(UsageError, match="is not what it was when"):
+    with pytest.raises(UsageError, match="has changed since"):
         load(run.path).evaluate(str(tmp_path), moved.dataset)
 
 
@@ -172,7 +172,7 @@ def test_what_systems_leave_behind_is_passed_over_with_a_note(small, tmp_path, c
     assert main([f"--dataset=folder:{root}", "--model=linear", "--steps=1", "--devices=1", f"--run_dir={tmp_path / 'run'}"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    (line,) = [line for line in out.splitlines() if "systems leave behind" in line]
+    (line,) = [line for line in out.splitlines() if "skipped files of the operating system" in line]
     assert "@eaDir (2)" in line
     assert "._* (4)" in line
     assert "System Volume Information" in line
@@ -199,7 +199,7 @@ def test_litter_around_splits_is_passed_over_too(tmp_path):
 def test_a_folder_inside_a_class_folder_is_named_as_what_it_is(tmp_path):
     make(tmp_path / "set")
     (tmp_path / "set" / "a" / "more").mkdir()
-    wanted = f"{tmp_path / 'set' / 'a' / 'more'}: a folder inside the class folder a: images are right in it"
+    wanted = f"{tmp_path / 'set' / 'a' / 'more'}: a folder inside the class folder a; put the images directly in it"
     assert refused(tmp_path / "set") == wanted
     shutil.copy(tmp_path / "set" / "a" / "1.png", tmp_path / "set" / "a" / "more")
     assert refused(tmp_path / "set") == wanted
@@ -252,7 +252,7 @@ def test_names_that_cannot_be_written_down_are_refused_at_the_door(name, split, 
     make(root / "train" if split else root, ("a", "b"), 3)
     os.rename(root / ("train/b" if split else "b"), os.fsencode(root) + (b"/train/" if split else b"/") + name)
     message = refused(root)
-    assert "the name of a folder" in message
+    assert "the folder's name has a control character" in message
     assert main([f"--dataset=folder:{root}", "--model=linear", "--steps=1", "--devices=1", f"--run_dir={tmp_path / 'run'}"]) == 4
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "run").exists()

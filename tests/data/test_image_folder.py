@@ -144,7 +144,7 @@ def test_faults_of_a_folder_are_named(tmp_path, capsys):
     gif.unlink()
     (tmp_path / "one" / "cats").mkdir(parents=True)
     root = tmp_path / "one"
-    assert "has 1 folders of classes; it takes one for each class, two or more" in fault(2)
+    assert "has 1 class folders; it needs one for each class, two or more" in fault(2)
     root = tmp_path / "pets"
     for where, said in (("", "an image outside the folders of classes"), ("cats/more", "a folder inside the class folder cats")):
         save(root / where / "stray.png", Image.new("L", (4, 4)))
@@ -184,7 +184,7 @@ def test_a_model_is_not_evaluated_on_data_that_it_was_not_made_for(small, tmp_pa
     run = train(experiment)
     assert run.evaluate(str(tmp_path))["test"] == run.result["test"]
     save(tmp_path / "set" / "aa" / "0.png", Image.new("L", (4, 4)))
-    with pytest.raises(UsageError, match="is not what it was when"):
+    with pytest.raises(UsageError, match="has changed since"):
         run.evaluate(str(tmp_path))
 
 

@@ -88,5 +88,5 @@ def test_other_data_are_another_run(own, capsys):
         content = dict(np.load(place))
         content["x_train"][0, 0, 0] += 1
         np.savez(place, **content)
-    with pytest.raises(UsageError, match=r"are not what they were when it was begun\); choose another directory, or --fresh"):
+    with pytest.raises(UsageError, match=r"have changed since the run began\); choose another directory, or --fresh"):
         train(experiment)

@@ -117,7 +117,7 @@ def test_a_prepared_folder_is_returned_in_its_own_format_only(tmp_path, small_mn
     assert prepare.prepare("mnist", tmp_path / "data") == folder  # whence does not matter any more
     assert prepare.prepare("mnist", tmp_path / "data", tmp_path / "nowhere") == folder
     with pytest.raises(
-        UsageError, match=r"--file_format: .*3\.0\.1 is array_record already, .*--data_dir, or delete it"
+        UsageError, match=r"--file_format: .*3\.0\.1 already exists as array_record, .*--data_dir, or delete it"
     ) as error:
         prepare.prepare("mnist", tmp_path / "data", small_mnist, "tfrecord")
     one_line(error)
@@ -127,7 +127,7 @@ def test_a_prepared_folder_is_returned_in_its_own_format_only(tmp_path, small_mn
 def test_half_a_folder_is_a_storage_error(tmp_path, small_mnist):
     folder = tmp_path / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"3\.0\.1: no whole TFDS folder"):
+    with pytest.raises(StorageError, match=r"3\.0\.1: incomplete TFDS folder"):
         prepare.prepare("mnist", tmp_path, small_mnist)
     (folder / "dataset_info.json").write_text("{")
     with pytest.raises(StorageError, match=r"3\.0\.1: its dataset_info\.json cannot be read"):
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_the_authors(tmp_path, small_mnist):
         prepare.prepare("mnist", tmp_path / "data", small_mnist)
     said = one_line(error)
     assert said.startswith(f"{path}: sha256 is {found[:12]}..., not {wanted.sha256[:12]}...;")
-    assert said.endswith(f"the authors' file is {wanted.size} bytes")
+    assert said.endswith(f"the authors' file has {wanted.size} bytes")
     assert not (tmp_path / "data").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_download_that_fails(tmp_path, small_mnist):
     first = next(iter(remotes))
     content = (small_mnist / first).read_bytes()
     (small_mnist / first).unlink()
-    with pytest.raises(UsageError, match=rf"cannot download {remotes[first].url} \(.+\); fetch .* --from=DIR") as error:
+    with pytest.raises(UsageError, match=rf"cannot download {remotes[first].url} \(.+\); download .* --from=DIR") as error:
         prepare.prepare("mnist", tmp_path / "data")
     one_line(error)
     (small_mnist / first).write_bytes(content[:-5])

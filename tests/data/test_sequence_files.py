@@ -121,9 +121,9 @@ def test_every_character_but_the_first_of_a_split_is_told_once(tmp_path_factory,
 FAULTS = [
     ({"x_test": np.ones((2, 3, 1))}, "no x_train"),
     ({"x_train": np.ones((2, 3))}, r"x_train is float64 \[2, 3\]"),
-    ({"x_train": np.ones((2, 3, 1))}, "no y_train; without it, give --ahead or --horizon"),
+    ({"x_train": np.ones((2, 3, 1))}, "no y_train; to forecast x_train without it, give --ahead or --horizon"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(3, int)}, r"y_train is int64 \[3\]"),
-    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "len_train": [3, 4]}, "len_train is not a whole number"),
+    ({"x_train": np.ones((2, 3, 1)), "y_train": np.zeros(2, int), "len_train": [3, 4]}, "len_train is not an integer"),
     ({"x_train": np.full((2, 3, 1), np.nan), "y_train": np.zeros(2, int)}, r"x_train\[0, 0, 0\] is nan, not a finite number"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, 5]), "classes": np.array(["a", "b"])},
      r"y_train\[1\] is 5, not from 0 to 1"),
@@ -131,7 +131,7 @@ FAULTS = [
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.array([0, -1])}, r"y_train\[1\] is -1, not from 0"),
     ({"x_train": np.ones((2, 3, 1)), "y_train": np.full((2, 3), -1)}, "train has no target"),
     ({"x_train": np.full((2, 3), -1), "y_train": np.zeros(2, int)}, r"x_train\[0, 0\] is -1, not from 0"),
-    ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "Python's objects, which are not read"),
+    ({"x_train": np.array([{}] * 2), "y_train": np.zeros(2, int)}, "Python objects, which are not read"),
 ]  # fmt: skip
 
 

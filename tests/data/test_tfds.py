@@ -58,7 +58,7 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
         f"--run_dir={tmp_path / 'run'}",
     ]
     assert main(flags) == 2  # said at once, with the command
-    assert f"mnist is not in {data_dir}; type: ./launch.sh prepare mnist --data_dir={data_dir}" in capsys.readouterr().err
+    assert f"mnist is not in {data_dir}; run: ./launch.sh prepare mnist --data_dir={data_dir}" in capsys.readouterr().err
     assert main(["prepare", "mnist", f"--from={authors_files}", f"--data_dir={data_dir}", f"--file_format={file_format}"]) == 0
     assert main(flags) == 0, capsys.readouterr().err
     info = registry.describe("mnist", data_dir).select("train[:30]", "train[30:]", "test")
@@ -117,7 +117,7 @@ def test_any_tfds_data_set_with_one_image_and_one_label(tmp_path, capsys):
         f"--run_dir={tmp_path / 'run'}",
     ]
     assert main(flags) == 2
-    assert "scenes has images of several sizes: give the one to resize them to" in capsys.readouterr().err
+    assert "scenes has images of several sizes: set the size to resize them to" in capsys.readouterr().err
     assert main([*flags, "--image_size=8", "--json"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["test"] | {"loss": 0} == {"accuracy": 1, "top5_accuracy": 1, "examples": 6, "loss": 0}

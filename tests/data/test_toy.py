@@ -57,8 +57,8 @@ def test_what_needs_images_or_colors_is_refused_for_points_and_gray_images(tmp_p
     for flags, message in (
         (["--dataset=xnor", "--model=linear", "--random_crop=2"], "--random_crop: xnor has points, not images"),
         (["--dataset=xnor", "--model=linear", "--mixup=1"], "--mixup: xnor has points, not images"),
-        (["--dataset=xnor", "--model=lenet5"], "--model: lenet5 takes images, xnor has points; take linear or mlp"),
-        (["--dataset=xnor", "--model=linear", "--normalize=unit"], "--normalize: points do not go from 0 to 255"),
+        (["--dataset=xnor", "--model=lenet5"], "--model: lenet5 takes images, xnor has points; choose linear or mlp"),
+        (["--dataset=xnor", "--model=linear", "--normalize=unit"], "--normalize: points do not have values from 0 to 255"),
         (["--model=linear", "--saturation=0.5"], "--saturation: digits has 1 channels, not red, green and blue"),
         (["--model=linear", "--pca_color=0.1"], "--pca_color: digits has 1 channels, not red, green and blue"),
     ):

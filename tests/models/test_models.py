@@ -96,12 +96,12 @@ def test_an_unknown_model_or_knob_or_value_is_refused_with_what_was_meant():
 
 
 def test_an_image_that_is_too_small_is_refused():
-    with pytest.raises(UsageError, match="image_size: lenet5 cannot take images of 8 pixels a side; it wants 32"):
+    with pytest.raises(UsageError, match="image_size: lenet5 cannot take images of 8 pixels a side; it takes 32"):
         check_fits("lenet5", {}, (8, 8, 1), 10)
     check_fits("lenet5", {}, (28, 28, 1), 10)
-    with pytest.raises(UsageError, match="image_size: vgg11 cannot take images of 28 pixels a side; it wants 32"):
+    with pytest.raises(UsageError, match="image_size: vgg11 cannot take images of 28 pixels a side; it takes 32"):
         check_fits("vgg11", {"stem": "small"}, (28, 28, 3), 10)
-    with pytest.raises(UsageError, match="image_size: lenet5_1998 cannot take images of 28 pixels a side; it wants 32"):
+    with pytest.raises(UsageError, match="image_size: lenet5_1998 cannot take images of 28 pixels a side; it takes 32"):
         check_fits("lenet5_1998", {}, (28, 28, 1), 10)
 
 
@@ -117,5 +117,6 @@ def test_a_partial_gives_a_model_other_defaults(monkeypatch):
 
 def test_knobs_that_leave_nothing_of_an_image_are_refused():
     for name, values in (("vgg11", {"stem": "small", "stages": (1,) * 6}), ("alexnet", {"stem": "small", "pool_window": 9})):
-        with pytest.raises(UsageError, match=f"image_size: {name} cannot take images of 32 pixels a side; not with these knobs"):
+        said = f"image_size: {name} cannot take images of 32 pixels a side; at least not with these settings"
+        with pytest.raises(UsageError, match=said):
             check_fits(name, values, (32, 32, 3), 10)

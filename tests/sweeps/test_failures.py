@@ -24,7 +24,7 @@ FAULTS = {  # lines of the file, arguments, what is said: of the first line belo
     "value of an arm": ("[a]|--momentum=0.5|[b]|--momentum={0.6,1}", "", 3, "--momentum: 1.0 is outside [0, 1)"),
     "tuned value": ("--momentum=0.9|--tune=momentum={0.5,2}", "", 1, "--momentum: 2.0 is outside [0, 1)"),
     "batch of an arm": ("--devices=4|--pack=off|[a]|--batch_size=30", "", 3, "--batch_size: 30 examples cannot be split"),
-    "devices": ("[a]|--devices=9", "", 1, "--devices: 9 asked for, 8 here"),
+    "devices": ("[a]|--devices=9", "", 1, "--devices: 9 devices requested, 8 available"),
     "model of an arm": ("[a]|--model=linear", "", None, "--hidden: a knob of mlp"),
     "image size": ("--model=cnn|[a]|--model=lenet5|--image_size=8", "", None, "--hidden"),
     "pack": ("", "--pack=0", None, "--pack: '0' is not auto, off or a number"),
@@ -146,7 +146,7 @@ def test_what_fails_while_a_program_is_prepared_costs_its_trials_alone(write_swe
     with monkeypatch.context() as patched:
         if where == "choose":
             patched.setattr(pack_width, "choose", bad(pack_width.choose, lambda subject, *_: subject.experiment))
-        name = {"load": "_dataset", "compile": "_functions"}.get(where)
+        name = {"load": "_dataset", "compile": "_compiled_program"}.get(where)
         if name:
             patched.setattr(Worker, name, bad(getattr(Worker, name), lambda self, key, experiment, *_: experiment))
         code = main([str(path), f"--run_dir={folder}", f"--pack={pack}"])

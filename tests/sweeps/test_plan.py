@@ -82,12 +82,12 @@ def clock(monkeypatch, digits):
 
         class Timed:
             def __init__(self, subject, devices, width):
-                self.functions = subject.functions(devices, width)
+                self.compiled = subject.compile(devices, width)
                 self.milliseconds = milliseconds(width)
                 tried.append(width)
 
             def memory(self):
-                return self.functions.trials
+                return self.compiled.trials
 
             def race(self, other):
                 pass

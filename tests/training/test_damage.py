@@ -188,7 +188,7 @@ def test_a_whole_checkpoint_that_makes_no_sense_is_passed_over(made, tmp_path, c
     files.write_arrays(file, arrays, {**header, **change})
     again = train(dataclasses.replace(experiments["cut"], run_dir=str(path)))
     said = capsys.readouterr().out
-    assert f"passed over: {path}" in said
+    assert f"skipped: {path}" in said
     assert "resuming at step 10" in said
     assert again.result["test"] == load(folder / "finished").result["test"]
 
@@ -197,5 +197,5 @@ def test_missing_metrics_are_noticed(made, tmp_path):
     folder, experiments = made
     path = Path(shutil.copytree(folder / "cut", tmp_path / "run", symlinks=True))
     (path / "metrics.jsonl").unlink()
-    with pytest.raises(PerceptError, match=r"metrics.jsonl: damaged: it does not hold the \d lines"):
+    with pytest.raises(PerceptError, match=r"metrics.jsonl: damaged: its first \d lines are not those"):
         train(dataclasses.replace(experiments["cut"], run_dir=str(path)))

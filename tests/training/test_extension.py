@@ -19,7 +19,7 @@ def test_an_extended_run_has_the_bits_of_a_long_one(small, tmp_path, steps, caps
     before = {path: path.read_bytes() for path in sorted(short.path.rglob("*")) if path.is_file()}
     capsys.readouterr()
     longer = train(dataclasses.replace(base, steps=60, run_dir=str(tmp_path / "longer"), extend=str(short.path)))
-    assert "going on from its step 20" in capsys.readouterr().out
+    assert "from its step 20" in capsys.readouterr().out
     assert_same_bits(straight.path, longer.path)
     assert {path: path.read_bytes() for path in sorted(short.path.rglob("*")) if path.is_file()} == before
     assert json.loads((longer.path / "provenance.json").read_text())["extends"]["step"] == 20
@@ -29,9 +29,9 @@ def test_what_cannot_be_extended_is_refused_before_anything_is_written(small, tm
     short = train(small)
     wanted = dataclasses.replace(small, run_dir=str(tmp_path / "longer"), extend=str(short.path), steps=60)
     for change, match in (
-        ({"steps": 20}, "has 20 steps; give more"),
+        ({"steps": 20}, "already has 20 steps; ask for more"),
         ({"schedule": "cosine"}, "depends on the length"),
-        ({"learning_rate": 0.1}, "of another experiment: its --learning_rate=0.05"),
+        ({"learning_rate": 0.1}, "of another experiment, with --learning_rate=0.05"),
         ({"log_every": 7}, "would have logged at other steps"),
         ({"extend": str(tmp_path)}, "not a run directory"),
     ):

@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_taken(small, capsys)
         load(run.path)
     (run.path / "result.json").unlink()
     assert load(run.path).best_step == 10
-    assert capsys.readouterr().err.startswith(f"passed over: {newest}: damaged")
+    assert capsys.readouterr().err.startswith(f"skipped: {newest}: damaged")
     again = train(dataclasses.replace(small, checkpoint_every=5))
     assert "resuming at step 15" in capsys.readouterr().out
     assert again.result["test"] == run.result["test"]
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_another_run_is_refused(small, tmp_path):
     (mine.path / "result.json").unlink()
     for path in (mine.path / "checkpoints").iterdir():
         path.write_bytes((run.path / "checkpoints" / path.name).read_bytes())
-    with pytest.raises(StorageError, match="a checkpoint of another run"):
+    with pytest.raises(StorageError, match="belongs to another run"):
         train(small)
 
 
@@ -306,7 +306,7 @@ def test_data_that_changed_under_a_run_are_noticed(small, digits):
     for dataset, error in ((digits, Interrupted), (changed, UsageError)):
         run_dir = RunDir(Path(small.run_dir), small)
         try:
-            with pytest.raises(error, match=r"at step 9|is not what it was when"):
+            with pytest.raises(error, match=r"at step 9|has changed since"):
                 train_pack([Trial(small, run_dir)], dataset, Reporter(), lambda: next(countdown))
         finally:
             run_dir.close()
@@ -322,5 +322,5 @@ def test_ordinary_python_values_are_understood(small):
 
 
 def test_a_name_is_no_path(small):
-    with pytest.raises(UsageError, match="not a name for a folder"):
+    with pytest.raises(UsageError, match="cannot be the name of a folder"):
         train(dataclasses.replace(small, run_dir=""), name="../elsewhere")

@@ -158,16 +158,16 @@ def test_padding_to_another_length_changes_no_metric(base, tmp_path):
 
 MISUSES = [
     ({"model": "lenet5"}, "model: lenet5 takes images"),
-    ({"model": "gru_seq2seq"}, r"writes \[1, 3\] for an example"),
+    ({"model": "gru_seq2seq"}, r"outputs \[1, 3\] per example"),
     ({"random_flip": True}, "random_flip: npz:.* has sequences, not images"),
-    ({"normalize": "unit"}, "normalize: sequences do not go from 0 to 255"),
-    ({"loss": "squared_error"}, "loss: .* has classes; take softmax_cross_entropy or "),
+    ({"normalize": "unit"}, "normalize: sequences do not have values from 0 to 255"),
+    ({"loss": "squared_error"}, "loss: the targets of .* are classes; choose softmax_cross_entropy or "),
     ({"horizon": 2, "loss": "squared_error", "model": "gru"}, r"the targets of .* are \[2, 2\]"),
-    ({"horizon": 2, "model": "gru_seq2seq"}, "loss: .* has values; take squared_error"),
-    ({"horizon": 3, "model": "gru_seq2seq", "loss": "squared_error"}, "horizon: the shortest series has 3 steps"),
+    ({"horizon": 2, "model": "gru_seq2seq"}, "loss: the targets of .* are values; choose squared_error"),
+    ({"horizon": 3, "model": "gru_seq2seq", "loss": "squared_error"}, "horizon: is 3, but the shortest series has 3 steps"),
     ({"label_smoothing": 0.1, "ahead": 1, "loss": "squared_error"}, "label_smoothing: .* has no labels"),
-    ({"sequence_length": 64}, "sequence_length: .* is no text"),
-    ({"knobs": {"bidirectional": True}, "ahead": 1, "loss": "squared_error"}, "bidirectional: would see what it is to tell"),
+    ({"sequence_length": 64}, "sequence_length: .* is not a text"),
+    ({"knobs": {"bidirectional": True}, "ahead": 1, "loss": "squared_error"}, "bidirectional: the model would see the very"),
     ({"knobs": {"hidden": ()}}, "hidden: a recurrent network has a layer or more"),
     ({"ahead": 1, "horizon": 1}, "horizon: give --ahead or --horizon, not both"),
 ]  # fmt: skip
@@ -184,7 +184,7 @@ def test_what_does_not_suit_sequences_is_refused_before_anything_is_written(base
 def test_flags_for_series_are_refused_where_there_are_none(base):
     with pytest.raises(UsageError, match="ahead: digits has no series of values"):
         train(dataclasses.replace(base, ahead=1))
-    with pytest.raises(UsageError, match="loss: digits has classes"):
+    with pytest.raises(UsageError, match="loss: the targets of digits are classes"):
         train(dataclasses.replace(base, loss="squared_error"))
 
 
@@ -210,7 +210,7 @@ def test_numbers_that_are_as_many_as_the_labels_are_no_text(base, tmp_path):
 def test_a_model_that_would_see_what_it_is_to_tell_is_refused(base, tmp_path, model, knobs):
     (tmp_path / "my.txt").write_text("to be or not to be " * 20)
     with pytest.raises(
-        UsageError, match=r"bidirectional: would see what it is to tell|model: gru_seq2seq sees all of a sequence"
+        UsageError, match=r"bidirectional: the model would see the very steps|model: gru_seq2seq reads a whole sequence"
     ):
         train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", model=model, knobs=knobs))
 

@@ -80,7 +80,7 @@ DIFFERENT = {
     "the statistics": ("data/preprocess.py", r"deviation > 0", "deviation > 1"),
     "a statement that leaves its block": ("training/pack.py", r"^    ( *self\._settle\(evaluation\.IN_FLIGHT\))$", r"\1"),
     "how long the loop goes on": ("training/loop.py", r"while not pack\.over", "while True"),
-    "the size of images": ("training/preflight.py", r"wanted or max\(", "wanted or min("),
+    "the size of images": ("training/preflight.py", r"model_size or max\(", "model_size or min("),
     "the check of what was read": ("data/registry.py", r"return dataset$", "return None"),
     "which error it is": ("data/images.py", r"raise ValueError\(f\"an image file", 'raise TypeError(f"an image file'),
 }  # fmt: skip
@@ -227,7 +227,7 @@ def test_the_digest_of_unchanged_sources_is_remembered(copy, monkeypatch, tmp_pa
     first = digest(copy)
     assert list(json.loads(kept.read_text()).values()) == [first]
     with monkeypatch.context() as patch:
-        patch.setattr(source, "_computed", None)
+        patch.setattr(source, "_compute", None)
         forget()
         assert digest(copy) == first
     # What is damaged is not believed.

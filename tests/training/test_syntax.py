@@ -72,8 +72,8 @@ def test_an_empty_text_in_an_f_string_is_not_in_it():
 
 def test_a_table_is_reduced_to_one_entry():
     code = "import a, b\nfrom c import d\nN = 1\nM = 2\nT: dict = {'x': a.f(N), 'y': d(M)}\n\ndef g():\n    return T\n"
-    x, y = (ast.unparse(syntax.chosen_alone(ast.parse(code), {"T": key})) for key in "xy")
+    x, y = (ast.unparse(syntax.keep_entries(ast.parse(code), {"T": key})) for key in "xy")
     assert x == "import a, b\nN = 1\na.f(N)\n\ndef g():\n    return T"
     assert y == "from c import d\nM = 2\nd(M)\n\ndef g():\n    return T"
     with pytest.raises(LookupError):
-        syntax.functions_alone(ast.parse(code), ("h",))
+        syntax.keep_functions(ast.parse(code), ("h",))
