@@ -1,9 +1,10 @@
-"""MODELS: name -> Flax module, or a partial of one. The fields of a module are its knobs on the command line.
+"""MODELS: name -> Flax module, or a partial of one. The fields of a module are its flags on the command line.
 
-Adding a model: write its module in a file of its own, add one line to MODELS, write a flag file. A module's `__call__` takes
-`(images, train=False)` and, where it has dropout, `dropout_rate=0.0`. Fields that it may declare and that are not knobs:
-`num_classes`, and `axis_name`, the mapped axis of a split batch. An attribute `image_size` says what it was made for. Logits that
-it sows in the collection "auxiliary" while it trains add their loss, times its field `auxiliary_weight`, to that of its own.
+To add a model, write its module in a file of its own, add one line to MODELS, and write a flag file. A module's `__call__` takes
+`(images, train=False)` and, if it has dropout, `dropout_rate=0.0`. It may declare two fields that are not flags: `num_classes`,
+and `axis_name`, the mapped axis of a split batch. An attribute `image_size` is the size of the images that it was designed for.
+While it trains, it may sow logits in the collection "auxiliary"; their loss, times the field `auxiliary_weight`, is added to the
+model's own.
 """
 
 import functools
@@ -79,7 +80,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 _NOT_KNOBS = {"num_classes", "axis_name", "output_steps", "vocabulary", "values", "cell", "parent", "name"}
-# And Literals: what a flag can say; other fields are for partials.
+# The types of fields that become flags, besides Literals; fields of other types are set by partials only.
 _KNOB_TYPES = (int, float, bool, str, tuple[int, ...])
 
 
@@ -102,16 +103,17 @@ def build(
     values: bool = False,
     **knobs: Any,
 ) -> nn.Module:
-    """The module called `name`, to be used as `module.apply(variables, images, train=False)`.
+    """Returns the module called `name`, to be used as `module.apply(variables, images, train=False)`.
 
     Args:
         name: a key of MODELS.
         num_classes: length of the logits, or of the values of a forecast.
-        axis_name: the mapped axis over which a batch is split, for models whose examples meet (batch norm, dropout).
-        output_steps: outputs of a sequence; None: one an example, without an axis of time.
-        vocabulary: how many different tokens there are where the input is such; else 0.
-        values: whether the outputs are values, or logits.
-        **knobs: fields of the module; absent ones keep its defaults.
+        axis_name: the mapped axis over which a batch is split, for models whose examples depend on each other (batch norm) or on
+            their position (dropout).
+        output_steps: time steps of the output; None: one output for each example, without a time axis.
+        vocabulary: the number of different tokens if the input is tokens; else 0.
+        values: whether the outputs are values rather than logits.
+        **knobs: fields of the module; absent ones keep their defaults.
 
     Raises:
         UsageError: the name or a knob is unknown, or a value is of the wrong type.
@@ -124,39 +126,39 @@ def build(
 
 
 def module_class(name: str) -> type[nn.Module]:
-    """The class behind a name, seen through partials. Raises UsageError for an unknown name."""
+    """Returns the class of the model called `name`, without its partials. Raises UsageError for an unknown name."""
     if name not in MODELS:
         raise UsageError(unknown(name, MODELS), "model")
-    made: Any = MODELS[name]
-    while isinstance(made, functools.partial):
-        made = made.func
-    return made
+    constructor: Any = MODELS[name]
+    while isinstance(constructor, functools.partial):
+        constructor = constructor.func
+    return constructor
 
 
 def knobs(name: str) -> list[ModelKnob]:
-    """What can be set about a model: its module's fields, with the defaults that its line in MODELS gives them."""
+    """Returns the settings of a model: its module's fields, with the defaults that its line in MODELS gives them."""
     return list(_knobs(module_class(name), MODELS[name]))
 
 
 @functools.cache
-def _knobs(cls: type[nn.Module], made: Callable) -> list[ModelKnob]:
-    hints, signature = get_type_hints(cls), inspect.signature(made)
+def _knobs(cls: type[nn.Module], constructor: Callable) -> list[ModelKnob]:
+    hints, signature = get_type_hints(cls), inspect.signature(constructor)
     doc = inspect.getdoc(cls) or ""
     rows = []
     for field in cls.__dataclass_fields__:
-        if field in signature.parameters and field not in _NOT_KNOBS and _is_sayable(hints[field]):
-            said = re.search(rf"^\s+{field}: (.*)$", doc, re.MULTILINE)
-            rows.append(ModelKnob(field, hints[field], signature.parameters[field].default, said[1] if said else ""))
+        if field in signature.parameters and field not in _NOT_KNOBS and _is_flag_type(hints[field]):
+            match = re.search(rf"^\s+{field}: (.*)$", doc, re.MULTILINE)
+            rows.append(ModelKnob(field, hints[field], signature.parameters[field].default, match[1] if match else ""))
     return rows
 
 
-def _is_sayable(hint: Any) -> bool:
-    """Whether a flag can say a value of this type."""
-    return hint in _KNOB_TYPES or get_origin(hint) is Literal or (is_union(hint) and all(map(_is_sayable, get_args(hint))))
+def _is_flag_type(hint: Any) -> bool:
+    """Returns whether a flag can have a value of this type."""
+    return hint in _KNOB_TYPES or get_origin(hint) is Literal or (is_union(hint) and all(map(_is_flag_type, get_args(hint))))
 
 
 def families() -> list[list[str]]:
-    """The names in MODELS, those of one class together."""
+    """Returns the names in MODELS, grouped by class."""
     by_class: dict[type[nn.Module], list[str]] = {}
     for name in MODELS:
         by_class.setdefault(module_class(name), []).append(name)
@@ -164,12 +166,12 @@ def families() -> list[list[str]]:
 
 
 def summary(name: str) -> str:
-    """The first line of a model's docstring."""
+    """Returns the first line of a model's docstring."""
     return (inspect.getdoc(module_class(name)) or name).splitlines()[0]
 
 
 def check(name: str, values: Mapping[str, Any]) -> None:
-    """Raises UsageError unless `values` are knobs of this model, of the right types; whole numbers are in [1, 10^6]."""
+    """Raises UsageError unless `values` are settings of this model, of the right types, with integers in [1, 10^6]."""
     known = {k.name: k for k in knobs(name)}
     for flag, value in values.items():
         if flag not in known:
@@ -184,23 +186,23 @@ def check(name: str, values: Mapping[str, Any]) -> None:
 
 
 def foreign(flag: str, name: str) -> str:
-    """The message for a flag that the model `name` does not have."""
+    """Returns the message about a flag that the model `name` does not have."""
     owners = [other for other in MODELS if flag in {k.name for k in knobs(other)}]
     own = ", ".join(k.name for k in knobs(name)) or "none"
-    said = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
-    return (f"a knob of {said}, not of {name}" if owners else f"unknown knob of {name}") + f" (its own: {own})"
+    models = ", ".join(owners[:3]) + (f" and {len(owners) - 3} more" if len(owners) > 3 else "")
+    return (f"a flag of {models}, not of {name}" if owners else f"not a flag of {name}") + f" (which has {own})"
 
 
 def has_dropout(module: nn.Module | type[nn.Module]) -> bool:
-    """Whether the module's `__call__` has an argument `dropout_rate`."""
+    """Returns whether the module's `__call__` has an argument `dropout_rate`."""
     return "dropout_rate" in inspect.signature(module.__call__).parameters
 
 
 def takes_sequences(module: nn.Module | type[nn.Module]) -> bool:
-    """Whether the module's `__call__` has an argument `lengths`: it takes `[batch, time, ...]`, and images too."""
+    """Returns whether the module's `__call__` has an argument `lengths`: it then takes `[batch, time, ...]`, and images too."""
     return "lengths" in inspect.signature(module.__call__).parameters
 
 
 def wanted_image_size(name: str, values: Mapping[str, Any] = MappingProxyType({})) -> int:
-    """Pixels a side that the model was made for, with these knobs; 0 where it takes any."""
+    """Returns the pixels a side that the model was designed for, with these settings; 0 if it takes any size."""
     return getattr(build(name, num_classes=1, **values), "image_size", 0)

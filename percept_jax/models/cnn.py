@@ -1,4 +1,4 @@
-"""The convolutional network of the lectures, a first one for digits."""
+"""The convolutional network of the lectures, for handwritten digits."""
 
 import functools
 from typing import ClassVar
@@ -15,11 +15,11 @@ class CNN(nn.Module):
     Attributes:
         features: feature maps of each convolution; pooling follows all but the last.
         hidden: units of the fully connected layer.
-        activation: non-linearity after every layer but the last.
+        activation: non-linearity after every layer except the last.
         negative_slope: leaky ReLU's slope below 0.
         initializer: initial weights; the biases start at 0.
         norm: normalization between convolution and activation.
-        pooling: what is taken of each 2x2 window.
+        pooling: the maximum or the mean of each 2x2 window.
     """
 
     image_size: ClassVar[int] = 28
@@ -36,7 +36,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
-        """Images `[batch, height, width, channels]`, meant for 28x28, to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]`, designed for 28x28, to logits `[batch, num_classes]`."""
         init = INITIALIZERS[self.initializer]
         wide = functools.partial(units, self.activation)
         act = functools.partial(activate, kind=self.activation, negative_slope=self.negative_slope)
@@ -44,7 +44,7 @@ class CNN(nn.Module):
         for block, features in enumerate(self.features):
             if block > 0:
                 x = pool(x, self.pooling, window=2, stride=2)
-            # With a bias, idle under batch norm: it is the lectures'.
+            # As in the lectures the convolution has a bias, although batch norm cancels it.
             x = nn.Conv(wide(features), (3, 3), kernel_init=init)(x)
             x = act(norm(self.norm, train, self.axis_name)(x))
         x = act(nn.Dense(wide(self.hidden), kernel_init=init)(x.reshape(len(x), -1)))

@@ -1,4 +1,4 @@
-"""One network, connected in three ways (LeCun 1989, "Generalization and network design strategies", Net-2 to Net-5)."""
+"""One network with three kinds of connections (LeCun 1989, "Generalization and network design strategies", Net-2 to Net-5)."""
 
 from typing import Any, Literal
 
@@ -12,11 +12,11 @@ from percept_jax.models.layers import INITIALIZERS, Activation, Initializer, act
 class Connectivity(nn.Module):
     """Two hidden layers of the same size, connected fully, locally, or locally with shared weights.
 
-    A local unit sees 5x5 positions of the layer before, two apart from its neighbor's. Where weights are shared a map has
-    one bias too; in the other two every unit has its own.
+    A local unit sees a 5x5 window of the layer before; the stride is 2. With shared weights a map has one bias; otherwise every
+    unit has its own.
 
     Attributes:
-        connectivity: full, local (5x5 windows, weights of their own) or shared (5x5 windows, a convolution).
+        connectivity: full, local (5x5 windows, unshared weights) or shared (5x5 windows, a convolution).
         features: feature maps of each hidden layer, each with half the rows and columns of the layer before.
         activation: non-linearity of the hidden layers.
         negative_slope: leaky ReLU's slope below 0.
@@ -32,7 +32,7 @@ class Connectivity(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         init = INITIALIZERS[self.initializer]
         window = {"kernel_size": (5, 5), "strides": (2, 2), "padding": "SAME"}
         x = images
@@ -49,9 +49,9 @@ class Connectivity(nn.Module):
 
 
 def _for_each_position(init: nn.initializers.Initializer) -> nn.initializers.Initializer:
-    """Draws unshared kernels `[rows, columns, 25 * channels, maps]`, at each position as `init` draws a shared one.
+    """Returns an initializer of unshared kernels `[rows, columns, 25 * channels, maps]`; `init` draws each position's kernel.
 
-    Given the whole array, `init` would take every position for an input of one unit, and draw weights far too small.
+    If `init` drew the whole array, it would count every position as an input of one unit and draw weights far too small.
     """
 
     def draw(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -8,17 +8,17 @@ from percept_jax.models.layers import INITIALIZERS, Conv, Initializer, Norm, Par
 
 
 class DenseNet(nn.Module):
-    """DenseNet: each layer sees the maps of all before it; DenseNet-121 has 7,978,856 parameters on 224x224x3.
+    """DenseNet: each layer sees the maps of all layers before it; DenseNet-121 has 7,978,856 parameters on 224x224x3.
 
-    The paper's DenseNet-BC: a 1x1 convolution before each of 3x3, and half the maps behind each stage.
+    This is the paper's DenseNet-BC: a 1x1 convolution comes before each 3x3 one, and each transition halves the maps.
 
     Attributes:
-        stem: imagenet (7x7 pixels, two apart, then 3x3 pooling) or small (3x3, one apart, no pooling).
+        stem: imagenet (7x7 windows with stride 2, then 3x3 pooling) or small (3x3 windows with stride 1, no pooling).
         stages: layers of each stage.
-        growth: maps that a layer adds; the stem makes twice as many.
+        growth: maps that a layer adds; the stem computes twice as many.
         norm: normalization before each non-linearity.
         conv: kind of convolution.
-        activation: non-linearity before every convolution but the first.
+        activation: non-linearity before every convolution except the first.
         negative_slope: leaky ReLU's slope below 0.
         initializer: initial weights; the biases start at 0.
     """
@@ -36,18 +36,18 @@ class DenseNet(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side that it was made for."""
+        """The pixels a side that the model was designed for."""
         return 32 if self.stem == "small" else 224
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         x = Features(parts(self, train), self.stem, self.stages, self.growth, name="features")(images)
         return nn.Dense(self.num_classes, kernel_init=INITIALIZERS[self.initializer], name="classifier")(x.mean((1, 2)))
 
 
 class Features(nn.Module):
-    """All but the classifier: images to feature maps at an eighth of the stem's resolution, for four stages."""
+    """The network without its classifier: four stages give feature maps at an eighth of the stem's resolution."""
 
     parts: Parts
     stem: Stem
@@ -56,7 +56,7 @@ class Features(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """`[batch, height, width, channels]` to the last stage's maps, behind norm and non-linearity."""
+        """Maps `[batch, height, width, channels]` to the last stage's maps, after norm and non-linearity."""
         conv, norm, act = self.parts
         if self.stem == "small":
             x = conv(2 * self.growth, 3, first=True, name="conv0")(images)
@@ -71,7 +71,7 @@ class Features(nn.Module):
 
 
 class Stage(nn.Module):
-    """Layers that each add `growth` maps: `[batch, height, width, channels]` to `channels + layers * growth` maps."""
+    """Layers that each add `growth` maps, from `[batch, height, width, channels]` to `channels + layers * growth` maps."""
 
     parts: Parts
     layers: int
@@ -79,34 +79,34 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """The input's maps, then those of each layer."""
+        """Returns the input's maps, followed by those of each layer."""
         for i in range(1, self.layers + 1):
             x = jnp.concatenate([x, Layer(self.parts, self.growth, name=f"denselayer{i}")(x)], axis=-1)
         return x
 
 
 class Layer(nn.Module):
-    """Norm, non-linearity and convolution, of 1x1 to four times the growth and of 3x3 to the growth."""
+    """Norm, non-linearity and convolution, twice: 1x1 to four times the growth, then 3x3 to the growth."""
 
     parts: Parts
     growth: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, channels]` to `growth` new maps."""
+        """Maps `[batch, height, width, channels]` to `growth` new maps."""
         conv, norm, act = self.parts
         x = conv(4 * self.growth, 1, name="conv1")(act(norm(name="norm1")(x)))
         return conv(self.growth, 3, name="conv2")(act(norm(name="norm2")(x)))
 
 
 class Transition(nn.Module):
-    """Half the maps at half the resolution."""
+    """Halves the number of maps and the resolution."""
 
     parts: Parts
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, channels]` to `[batch, height // 2, width // 2, channels // 2]`."""
+        """Maps `[batch, height, width, channels]` to `[batch, height // 2, width // 2, channels // 2]`."""
         conv, norm, act = self.parts
         x = conv(x.shape[-1] // 2, 1, name="conv")(act(norm(name="norm")(x)))
         return pool(x, "average", window=2, stride=2)

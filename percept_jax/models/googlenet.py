@@ -6,7 +6,8 @@ from jax import Array
 
 from percept_jax.models.layers import INITIALIZERS, Conv, Dropout, Initializer, Norm, Parts, Pointwise, Stem, parts, pool
 
-# Maps of each inception: by 1x1; reduced for, then by 3x3; the same for "5x5"; behind the pooling. None: 2x2 or 3x3 pooling.
+# Maps of each inception: of the 1x1 branch; of the 3x3 branch, reduced and then convolved; the same for "5x5"; of the pooling
+# branch. None: 2x2 or 3x3 pooling in place of an inception.
 _INCEPTIONS = {
     "inception3a": (64, 96, 128, 16, 32, 32),
     "inception3b": (128, 128, 192, 32, 96, 64),
@@ -23,13 +24,13 @@ _INCEPTIONS = {
 
 
 class GoogLeNet(nn.Module):
-    """GoogLeNet: nine inceptions, windows of several sizes side by side; 6,624,904 parameters, 13,004,888 with its heads.
+    """GoogLeNet: nine inceptions with parallel windows of several sizes; 6,624,904 parameters, 13,004,888 with auxiliary heads.
 
     Two auxiliary heads classify from the middle of the network while it trains. Their logits are sown in the collection
-    "auxiliary"; the training step adds their losses, weighted, to that of the network's own.
+    "auxiliary"; the training step adds their weighted losses to the network's own.
 
     Attributes:
-        stem: imagenet (a quarter of the resolution twice over before the first inception) or small (all of it).
+        stem: imagenet (an eighth of the resolution before the first inception) or small (the full resolution).
         auxiliary: whether there are auxiliary heads.
         auxiliary_weight: weight of each head's loss.
         norm: normalization between convolution and non-linearity.
@@ -52,12 +53,12 @@ class GoogLeNet(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side that it was made for."""
+        """The pixels a side that the model was designed for."""
         return 32 if self.stem == "small" else 224
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         small, layers = self.stem == "small", parts(self, train, epsilon=1e-3)
         init = INITIALIZERS[self.initializer]
         heads = {"inception4a": "aux1", "inception4d": "aux2"} if self.auxiliary else {}
@@ -79,7 +80,7 @@ class GoogLeNet(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution, its norm and its non-linearity: `[batch, height, width, channels]`, resolution divided by the stride."""
+    """A convolution, its norm and its non-linearity; the stride divides the resolution of `[batch, height, width, channels]`."""
 
     parts: Parts
     features: int
@@ -89,16 +90,16 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Maps to `features` maps."""
+        """Returns `features` maps."""
         x = self.parts.conv(self.features, self.window, self.stride, first=self.first, name="conv")(x)
         return self.parts.act(self.parts.norm(name="bn")(x))
 
 
 class Inception(nn.Module):
-    """Four branches side by side, whose maps are joined; the "5x5" one is 3x3, as in torchvision's published weights.
+    """Four parallel branches whose maps are concatenated; the "5x5" branch is 3x3, as in torchvision's published weights.
 
     Attributes:
-        parts: what the convolutions are made of.
+        parts: the convolution, norm and non-linearity to use.
         maps: a row of _INCEPTIONS.
     """
 
@@ -107,7 +108,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, channels]` to the same resolution, and the sum of the branches' maps."""
+        """Returns the maps of all branches, at the resolution of the input `[batch, height, width, channels]`."""
         one, reduced3, three, reduced5, five, pooled = self.maps
         branches = [
             ConvNorm(self.parts, one, 1, name="branch1")(x),
@@ -122,10 +123,10 @@ class Head(nn.Module):
     """An auxiliary classifier, which sows its logits `[batch, num_classes]` while the network trains.
 
     Attributes:
-        parts: what the convolution is made of.
+        parts: the convolution, norm and non-linearity to use.
         num_classes: length of the logits.
-        initializer: initial weights of the full layers.
-        axis_name: the mapped axis over which the batch is split, if it is.
+        initializer: initial weights of the fully connected layers.
+        axis_name: the mapped axis over which the batch is split; None: it is not split.
     """
 
     parts: Parts
@@ -135,7 +136,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool, dropout_rate: Array | float) -> None:
-        """Feature maps `[batch, height, width, channels]` of any resolution."""
+        """Classifies feature maps `[batch, height, width, channels]` of any resolution."""
         x = ConvNorm(self.parts, 128, 1, name="conv")(adaptive_mean(x, 4))
         x = self.parts.act(nn.Dense(1024, kernel_init=self.initializer, name="fc1")(x.reshape(len(x), -1)))
         x = Dropout(self.axis_name)(x, dropout_rate, train)
@@ -145,9 +146,10 @@ class Head(nn.Module):
 
 
 def adaptive_mean(x: Array, cells: int) -> Array:
-    """`[batch, height, width, channels]` to means over a grid of `cells` by `cells`, which overlap where they do not fit.
+    """Returns the means of `[batch, height, width, channels]` over a grid of `cells` by `cells`.
 
-    Cell i of n covers floor(i * size / n) to ceil((i + 1) * size / n), as in PyTorch; it repeats rows where they are fewer.
+    Cell i of n covers floor(i * size / n) to ceil((i + 1) * size / n), as in PyTorch: cells overlap if n does not divide the
+    size, and repeat rows if there are fewer than n.
     """
     for axis in (1, 2):
         size = x.shape[axis]

@@ -1,4 +1,4 @@
-"""Layers and choices that two model families or more share."""
+"""Layers and options that several model families share."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Conv = Literal["plain", "weight_standardized", "separable"]
 Stem = Literal["imagenet", "small"]
 
 INITIALIZERS: dict[str, nn.initializers.Initializer] = {
-    # Flax's own default, and the models'.
+    # This is the default of Flax, and of most models here.
     "lecun_normal": nn.initializers.lecun_normal(),
     "lecun_uniform": nn.initializers.lecun_uniform(),
     "glorot_normal": nn.initializers.glorot_normal(),
@@ -42,14 +42,14 @@ INITIALIZERS: dict[str, nn.initializers.Initializer] = {
 
 
 def units(kind: Activation, features: int) -> int:
-    """How many outputs a layer computes where `features` are wanted behind its non-linearity: twice as many for maxout."""
+    """Returns the units that a layer needs for `features` after its non-linearity: twice as many for maxout."""
     return 2 * features if kind == "maxout" else features
 
 
 def activate(x: Array, kind: Activation, negative_slope: float) -> Array:
-    """A non-linearity by name, `[..., units]` to `[..., features]`; `negative_slope` is leaky ReLU's.
+    """Applies a non-linearity, given by name, `[..., units]` to `[..., features]`; `negative_slope` is leaky ReLU's.
 
-    Maxout (Goodfellow et al. 2013, arXiv:1302.4389) takes the larger of two linear pieces, feature i of the first and the
+    Maxout (Goodfellow et al. 2013, arXiv:1302.4389) returns the larger of two linear pieces: unit i of the first and of the
     second half of the units.
     """
     if kind == "maxout":
@@ -60,22 +60,23 @@ def activate(x: Array, kind: Activation, negative_slope: float) -> Array:
 
 
 def pool(x: Array, kind: Pooling, window: int, stride: int, padding: int = 0, ceil: bool = False) -> Array:
-    """`[batch, height, width, channels]` to the maximum or the mean of square windows.
+    """Returns the maximum or the mean of square windows of `[batch, height, width, channels]`.
 
-    Taken over strided slices: the value of Flax's pooling, and a gradient without select-and-scatter, which does not run
-    under deterministic GPU operations (github.com/google/flax/issues/4233). A maximum's gradient goes to one of equals.
+    It is taken over strided slices. The values are those of Flax's pooling, but the gradient has no select-and-scatter, which
+    does not run under deterministic GPU operations (github.com/google/flax/issues/4233). The gradient of a maximum goes to one
+    of equal values.
 
     Args:
         x: the feature maps.
-        kind: what is taken of each window.
+        kind: the maximum or the mean of each window.
         window: rows and columns of a window.
-        stride: how far windows are apart.
-        padding: rows and columns added on each side: as good as absent for a maximum, zeros for a mean.
-        ceil: whether a last window may reach over the edge, as PyTorch's `ceil_mode` of maxima has it.
+        stride: the distance between windows.
+        padding: rows and columns added on each side: ignored by a maximum, zeros for a mean.
+        ceil: whether the last window may extend over the edge, as with PyTorch's `ceil_mode` of max pooling.
     """
     sizes = x.shape[1:3]
     counts = [(size + 2 * padding - window + (stride - 1 if ceil else 0)) // stride + 1 for size in sizes]
-    # But it starts in the image or the padding before it.
+    # The last window must start in the image or in the padding before it.
     if ceil:
         counts = [n - 1 if (n - 1) * stride >= size + padding else n for n, size in zip(counts, sizes, strict=True)]
     if min(counts) < 1:
@@ -96,10 +97,11 @@ def pool(x: Array, kind: Pooling, window: int, stride: int, padding: int = 0, ce
 
 
 def _larger(a: Array, b: Array) -> Array:
-    """The larger of each pair, NaN where either is. Not `jnp.maximum`, whose gradient compares its result with its arguments.
+    """Returns the larger of each pair, or NaN if either is NaN.
 
-    Where XLA computes those anew beside the gradient, rounded otherwise, neither is equal and the gradient is lost. Behind batch
-    norm and ReLU that put LeNet-5's parameters off by up to 2e-3 in one step, in float64 too, and otherwise on 2 devices.
+    The gradient of `jnp.maximum` compares the result with the arguments. If XLA recomputes these with other rounding, neither is
+    equal and the gradient is lost. After batch norm and ReLU this changed LeNet-5's parameters by up to 2e-3 in one step, in
+    float64 too, and differently on 2 devices.
     """
     return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
@@ -113,11 +115,11 @@ def norm(
     epsilon: float = 1e-5,
     scale_init: nn.initializers.Initializer = nn.initializers.ones,
 ) -> Callable[[Array], Array]:
-    """A normalization layer by name, to be called once; `epsilon` is added to variances.
+    """Returns a normalization layer, given by name, to be called once; `epsilon` is added to variances.
 
-    Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) takes its statistics over every device of `axis_name`, and keeps 0.9
-    of the running ones a step. Group norm (Wu and He 2018, arXiv:1803.08494) has 32 groups, or as many as divide the channels;
-    layer norm is one group.
+    Batch norm (Ioffe and Szegedy 2015, arXiv:1502.03167) takes its statistics over all devices of `axis_name`; its running
+    averages decay by 0.9 a step. Group norm (Wu and He 2018, arXiv:1803.08494) has the most groups, 32 at most, that divide the
+    channels; layer norm is one group.
     """
     if kind == "none":
         return lambda x: x
@@ -135,11 +137,11 @@ def norm(
 
 
 def local_response_norm(x: Array, k: float = 2, n: int = 5, alpha: float = 1e-4, beta: float = 0.75) -> Array:
-    """`[..., channels]` over `(k + alpha * the sum of n neighboring channels' squares) ** beta` (Krizhevsky et al. 2012).
+    """Returns `x / (k + alpha * the sum of n neighboring channels' squares) ** beta` (Krizhevsky et al. 2012).
 
-    PyTorch divides that sum by n: its alpha of 5e-4 is this 1e-4. At the first and the last channel the missing neighbors are 0.
+    PyTorch divides that sum by n, so its alpha of 5e-4 is 1e-4 here. Beyond the first and the last channel neighbors count as 0.
     """
-    # bfloat16 would round most of the sum away against k.
+    # In bfloat16, adding the sum to k would round most of it away.
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     squares = jnp.pad(wide**2, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)])
     neighbors = functools.reduce(jnp.add, (squares[..., i : i + x.shape[-1]] for i in range(n // 2 * 2 + 1)))
@@ -149,20 +151,20 @@ def local_response_norm(x: Array, k: float = 2, n: int = 5, alpha: float = 1e-4,
 def conv(
     kind: Conv, features: int, window: int, stride: int = 1, padding: int | None = None, *, first: bool = False, **fields: Any
 ) -> Callable[[Array], Array]:
-    """A convolution by name over square windows, to be called once.
+    """Returns a convolution over square windows, given by name, to be called once.
 
-    Padded by half a window on each side, as published networks are: Flax's SAME pads one side only where the stride is 2. A
-    separable convolution (Chollet 2017, arXiv:1610.02357) is one over each map, then one of 1x1; it stays plain where that
-    splits nothing off: in 1x1 windows, and in a network's first layer, which would see each color through one window only.
+    It is padded by half a window on each side, as in published networks; Flax's SAME pads one side only if the stride is 2. A
+    separable convolution (Chollet 2017, arXiv:1610.02357) is a depthwise one, then one of 1x1. It stays plain for 1x1 windows,
+    where there is nothing to separate, and in a network's first layer, which would see each color through one window only.
 
     Args:
-        kind: plain, weight_standardized (Qiao et al. 2019, arXiv:1903.10520; wants a norm behind it) or separable.
+        kind: plain, weight_standardized (Qiao et al. 2019, arXiv:1903.10520; needs a norm after it) or separable.
         features: maps of the result.
         window: rows and columns of a window.
-        stride: how far windows are apart.
-        padding: rows and columns of zeros on each side; half a window where it is None.
+        stride: the distance between windows.
+        padding: rows and columns of zeros on each side; None: half a window.
         first: whether this is the network's first layer.
-        **fields: further fields of nn.Conv, its name among them.
+        **fields: further fields of nn.Conv, including its name.
     """
     padding = window // 2 if padding is None else padding
     if kind == "weight_standardized":
@@ -172,7 +174,7 @@ def conv(
 
     def separable(x: Array) -> Array:
         over_maps = {"feature_group_count": x.shape[-1], "use_bias": False, "name": f"{fields['name']}_depthwise"}
-        # Flax's initial weights keep the variance.
+        # The default initializer preserves the variance.
         x = nn.Conv(x.shape[-1], (window, window), stride, padding, **over_maps)(x)
         return nn.Conv(features, (1, 1), **{**fields, "name": f"{fields['name']}_pointwise"})(x)
 
@@ -180,17 +182,17 @@ def conv(
 
 
 def _standardized(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
-    """A convolution whose kernels are brought to mean 0 and variance 1 over the inputs of each map."""
+    """Returns a convolution with kernels standardized to mean 0 and variance 1 over the inputs of each map."""
     wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
     kernel = jax.nn.standardize(wide, axis=(0, 1, 2), epsilon=1e-5).astype(kernel.dtype)
     return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
 
 class Parts(NamedTuple):
-    """What an ablation swaps all over a network.
+    """The layers that an ablation replaces throughout a network.
 
     Attributes:
-        conv: `conv` of the chosen kind, with a bias only where no norm follows.
+        conv: `conv` of the chosen kind, with a bias only if no norm follows.
         norm: `norm` of the chosen kind.
         act: the non-linearity.
     """
@@ -201,7 +203,7 @@ class Parts(NamedTuple):
 
 
 def parts(network: nn.Module, train: bool, epsilon: float = 1e-5) -> Parts:
-    """The parts that a network's fields `conv`, `norm`, `activation`, `negative_slope` and `initializer` name."""
+    """Returns the parts that a network's fields `conv`, `norm`, `activation`, `negative_slope` and `initializer` choose."""
     init = INITIALIZERS[network.initializer]
     return Parts(
         functools.partial(conv, network.conv, use_bias=network.norm == "none", kernel_init=init),
@@ -211,20 +213,20 @@ def parts(network: nn.Module, train: bool, epsilon: float = 1e-5) -> Parts:
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) with a traced rate, one draw an example.
+    """Dropout (Srivastava et al. 2014) with a traced rate and a mask for each example.
 
-    Each example's mask comes from its position in the global batch, so it does not depend on the number of devices. Masks
-    are drawn in float32 whatever the arithmetic, and not at all while the rate is 0.
+    Each mask is drawn from the example's position in the global batch, so it does not depend on the number of devices. Masks
+    are drawn in float32 whatever the dtype of the input, and not at all while the rate is 0.
 
     Attributes:
-        axis_name: the mapped axis over which the batch is split, if it is.
+        axis_name: the mapped axis over which the batch is split; None: it is not split.
     """
 
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, rate: Array | float, train: bool) -> Array:
-        """`[batch, ...]` to the same shape: zero with probability `rate` in [0, 1), the rest divided by 1 - rate."""
+        """Returns `x [batch, ...]` with values set to 0 with probability `rate` in [0, 1), and the rest divided by 1 - rate."""
         if not train or (isinstance(rate, float) and rate == 0):
             return x
         shard = jax.lax.axis_index(self.axis_name) if self.axis_name else 0

@@ -18,12 +18,12 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         return nn.Dense(self.num_classes, kernel_init=INITIALIZERS[self.initializer])(images.reshape(len(images), -1))
 
 
 class MLP(nn.Module):
-    """Multi-layer perceptron (Rumelhart, Hinton and Williams 1986), dropout after every hidden layer.
+    """Multi-layer perceptron (Rumelhart, Hinton and Williams 1986) with dropout after every hidden layer.
 
     Attributes:
         hidden: units of each hidden layer.
@@ -41,7 +41,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         init = INITIALIZERS[self.initializer]
         x = images.reshape(len(images), -1)
         for features in self.hidden:

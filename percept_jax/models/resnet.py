@@ -13,19 +13,19 @@ Shortcut = Literal["A", "B"]
 
 
 class ResNet(nn.Module):
-    """ResNet: blocks that add to what they are given; ResNet-50 has 25,557,032 parameters on 224x224x3.
+    """ResNet: each block adds its output to its input; ResNet-50 has 25,557,032 parameters on 224x224x3.
 
-    The stride of a bottleneck is in its 3x3 convolution, not in the first as in the paper ("v1.5", torchvision's).
+    The stride of a bottleneck is in its 3x3 convolution, as in torchvision ("v1.5"); the paper has it in the first 1x1.
 
     Attributes:
-        stem: imagenet (7x7 pixels, two apart, then 3x3 pooling) or small (3x3, one apart, no pooling).
+        stem: imagenet (7x7 windows with stride 2, then 3x3 pooling) or small (3x3 windows with stride 1, no pooling).
         stages: blocks of each stage.
-        bottleneck: blocks of a 1x1, a 3x3 and a 1x1 convolution to four times the features, not of two of 3x3.
+        bottleneck: blocks have a 1x1, a 3x3 and a 1x1 convolution to four times the features, instead of two 3x3 ones.
         width: features of the first stage; each stage doubles them.
         widen: factor on the features of the 3x3 convolutions of the blocks.
-        shortcut: where a block changes the shape: A (every other pixel, zeros for new features) or B (a 1x1 convolution).
-        preactivation: norm and non-linearity before each convolution of a block, not behind it ("v2").
-        zero_init: each block starts as the identity: its last norm's scale at 0, or its last kernel where no norm follows.
+        shortcut: for blocks that change the shape: A (every other pixel, zeros for new features) or B (a 1x1 convolution).
+        preactivation: norm and non-linearity come before each convolution of a block, not after it ("v2").
+        zero_init: each block starts as the identity: the scale of its last norm, or its last kernel, starts at 0.
         norm: normalization.
         conv: kind of convolution.
         activation: non-linearity.
@@ -51,12 +51,12 @@ class ResNet(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side that it was made for."""
+        """The pixels a side that the model was designed for."""
         return 32 if self.stem == "small" else 224
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         small, layers = self.stem == "small", parts(self, train)
         block = functools.partial(
             Block,
@@ -79,12 +79,12 @@ class ResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Two or three convolutions, added to their input.
+    """Two or three convolutions, whose output is added to their input.
 
     Attributes:
         features: of the 3x3 convolutions, before they are widened.
         stride: of the first 3x3 convolution.
-        zero: what of the block starts at 0, if anything.
+        zero: whether the scale of the last norm or the last kernel starts at 0; None: neither.
         parts, bottleneck, widen, shortcut, preactivation: as chosen for the network.
     """
 
@@ -99,10 +99,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[batch, height, width, channels]` to resolution divided by the stride, and the features of the last convolution."""
+        """Maps `[batch, height, width, channels]` to the last convolution's features; the stride divides the resolution."""
         conv, norm, act = self.parts
         wide = self.features * self.widen
-        # Features, window, stride.
+        # The features, window and stride of each convolution.
         shapes = [(wide, 3, self.stride), (wide, 3, 1)]
         if self.bottleneck:
             shapes = [(wide, 1, 1), (wide, 3, self.stride), (4 * self.features, 1, 1)]
@@ -113,7 +113,7 @@ class Block(nn.Module):
             scale_init = {"scale_init": zeros} if i == last and self.zero == "scale" else {}
             if self.preactivation:
                 y = act(norm(name=f"bn{i}")(y))
-                # A projection starts behind the non-linearity.
+                # A projection takes the input after the non-linearity.
                 x = y if i == 1 and self._reshapes(x, shapes[-1][0]) else x
                 y = conv(*shape, **kernel_init, name=f"conv{i}")(y)
             else:
@@ -126,7 +126,7 @@ class Block(nn.Module):
         return self.stride > 1 or x.shape[-1] != features
 
     def _shortcut(self, x: Array, features: int) -> Array:
-        """The block's input in the shape of its output."""
+        """Returns the block's input in the shape of its output."""
         if not self._reshapes(x, features):
             return x
         if self.shortcut == "A":

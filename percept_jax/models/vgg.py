@@ -10,13 +10,13 @@ class VGG(nn.Module):
     """VGG: stages of 3x3 convolutions, each stage at half the resolution; VGG-16 has 138,357,544 parameters on 224x224x3.
 
     Attributes:
-        stem: imagenet (fc6 sees every position, 4,096 units) or small (it sees the mean over positions, 512 units).
+        stem: imagenet (fc6 sees every position; 4,096 units) or small (fc6 sees the mean over positions; 512 units).
         stages: convolutions of each stage.
         width: feature maps of the first stage; each stage doubles them, up to eight times as many.
         norm: normalization between convolution and non-linearity.
-        pooling: what is taken of each 2x2 window behind a stage.
+        pooling: the maximum or the mean of each 2x2 window after a stage.
         conv: kind of convolution.
-        activation: non-linearity after every layer but the last.
+        activation: non-linearity after every layer except the last.
         negative_slope: leaky ReLU's slope below 0.
         initializer: initial weights; the biases start at 0.
     """
@@ -35,18 +35,18 @@ class VGG(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Pixels a side that it was made for."""
+        """The pixels a side that the model was designed for."""
         return 32 if self.stem == "small" else 224
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
-        """Images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+        """Maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
         small = self.stem == "small"
         conv, norm, act = parts(self, train)
         x = images
         for stage, layers in enumerate(self.stages, start=1):
             features = self.width * min(2 ** (stage - 1), 8)
-            # Each with a bias, idle under batch norm: torchvision's.
+            # As in torchvision each convolution has a bias, although batch norm cancels it.
             for i in range(1, layers + 1):
                 x = conv(features, 3, use_bias=True, first=stage == i == 1, name=f"conv{stage}_{i}")(x)
                 x = act(norm(name=f"bn{stage}_{i}")(x))

@@ -48,14 +48,14 @@ def test_steps_and_epochs_on_one_command_line_contradict_each_other(tmp_path, ca
 def test_a_flag_file_of_one_model_serves_another(write):
     """--model on the command line changes which knobs there are; those of the file that it has not are an error."""
     path = write(my="--model=mlp\n--hidden=5\n--epochs=1\n")
-    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a knob of mlp, cnn, rnn and 5 more, not of lenet5"):
+    with pytest.raises(UsageError, match=r"my\.flags:2: --hidden: a flag of mlp, cnn, rnn and 5 more, not of lenet5"):
         parse([path, "--model=lenet5"])
 
 
 FAULTS = {
     "--epochs=1\n--learning_rat=0.1": "my.flags:2: unknown name '--learning_rat'; did you mean '--learning_rate'?",
-    "--model=linear\n--epochs=1\n--hidden=3": "my.flags:3: --hidden: a knob of mlp, cnn, rnn and 5 more, not of linear (its own: "
-    "initializer)",
+    "--model=linear\n--epochs=1\n--hidden=3": "my.flags:3: --hidden: a flag of mlp, cnn, rnn and 5 more, not of linear "
+    "(which has initializer)",
     "--epochs=1\nlearning_rate=0.1": "my.flags:2: 'learning_rate=0.1' is not a setting; write --learning_rate=0.1",
     "--epochs=1\n--learning_rate 0.1": "my.flags:2: '--learning_rate 0.1' is not a setting; write --learning_rate=0.1",
     "--epochs=1\n  # slower": "my.flags:2: a comment starts in the first column",

@@ -100,7 +100,7 @@ def test_every_kind_of_part_makes_another_network(name):
 
 
 def test_groups_that_do_not_divide_the_maps_are_refused():
-    with pytest.raises(UsageError, match="--groups: 3 parts of"):
+    with pytest.raises(UsageError, match="--groups: 3 groups do not divide"):
         build("alexnet", num_classes=10, groups=3)
 
 

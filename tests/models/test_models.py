@@ -85,9 +85,9 @@ def test_the_cnn_drops_units_of_its_hidden_layer():
 def test_an_unknown_model_or_knob_or_value_is_refused_with_what_was_meant():
     with pytest.raises(UsageError, match="did you mean 'lenet5'"):
         build("lenet", num_classes=10)
-    with pytest.raises(UsageError, match=r"a knob of mlp, cnn.*, not of linear"):
+    with pytest.raises(UsageError, match=r"a flag of mlp, cnn.*, not of linear"):
         build("linear", num_classes=10, hidden=(3,))
-    with pytest.raises(UsageError, match=r"a knob of alexnet, alexnet_single_tower, vgg11 and \d+ more, not of mlp"):
+    with pytest.raises(UsageError, match=r"a flag of alexnet, alexnet_single_tower, vgg11 and \d+ more, not of mlp"):
         build("mlp", num_classes=10, stem="small")
     with pytest.raises(UsageError, match=r"--hidden: 0 is outside \[1, 1000000\]"):
         build("mlp", num_classes=10, hidden=(0,))

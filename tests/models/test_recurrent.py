@@ -278,7 +278,7 @@ def test_the_steps_of_truncation_are_a_number_of_at_least_1_or_never():
     for wrong in (0, "always", 1.5):
         with pytest.raises(UsageError, match="truncation"):
             build("lstm", num_classes=3, truncation=wrong)
-    with pytest.raises(UsageError, match="a knob of rnn, mgu, gru and 3 more, not of mlp"):
+    with pytest.raises(UsageError, match="a flag of rnn, mgu, gru and 3 more, not of mlp"):
         build("mlp", num_classes=3, truncation=5)
 
 

@@ -25,7 +25,7 @@ FAULTS = {  # lines of the file, arguments, what is said: of the first line belo
     "tuned value": ("--momentum=0.9|--tune=momentum={0.5,2}", "", 1, "--momentum: 2.0 is outside [0, 1)"),
     "batch of an arm": ("--devices=4|--pack=off|[a]|--batch_size=30", "", 3, "--batch_size: 30 examples cannot be split"),
     "devices": ("[a]|--devices=9", "", 1, "--devices: 9 devices requested, 8 available"),
-    "model of an arm": ("[a]|--model=linear", "", None, "--hidden: a knob of mlp"),
+    "model of an arm": ("[a]|--model=linear", "", None, "--hidden: a flag of mlp"),
     "image size": ("--model=cnn|[a]|--model=lenet5|--image_size=8", "", None, "--hidden"),
     "pack": ("", "--pack=0", None, "--pack: '0' is not auto, off or a number"),
     "pack in the file": ("--pack=0", "", 0, "--pack: '0' is not auto, off or a number"),

@@ -168,7 +168,7 @@ MISUSES = [
     ({"label_smoothing": 0.1, "ahead": 1, "loss": "squared_error"}, "label_smoothing: .* has no labels"),
     ({"sequence_length": 64}, "sequence_length: .* is not a text"),
     ({"knobs": {"bidirectional": True}, "ahead": 1, "loss": "squared_error"}, "bidirectional: the model would see the very"),
-    ({"knobs": {"hidden": ()}}, "hidden: a recurrent network has a layer or more"),
+    ({"knobs": {"hidden": ()}}, "hidden: a recurrent network needs at least one layer"),
     ({"ahead": 1, "horizon": 1}, "horizon: give --ahead or --horizon, not both"),
 ]  # fmt: skip
 
