@@ -50,7 +50,7 @@ def test_the_headline_and_the_choice_of_the_best_step_are_each_task_s():
     assert headlines == ["accuracy", "accuracy", "bits_per_character", "rmse"]
     numbers = {"loss": 2.0, "accuracy": 0.5, "bits_per_character": 3.0, "rmse": 7.0}
     assert [task.selection_key(numbers) for task in TASKS.values()] == [(0.5, -2.0), (0.5, -2.0), (-2.0,), (-2.0,)]
-    with pytest.raises(UsageError, match="--metric: examples: there is no metric among it; there are loss, accuracy"):
+    with pytest.raises(UsageError, match="--metric: examples: none of these is a metric; the metrics are loss, accuracy"):
         metrics.headline(metrics.EARLIER, {"examples": 3})
 
 
@@ -82,9 +82,9 @@ def test_what_a_person_is_shown_keeps_its_order():
 @pytest.mark.parametrize("name", ["examples", "inaccuracy", "mean_accuracy", "positions", "F1", "", "loss ", "x/los"])
 def test_what_is_no_metric_is_not_compared(name):
     for text in (name, f"test/{name}"):
-        with pytest.raises(UsageError, match=r"--metric: .* is no metric.*choose from .*loss"):
+        with pytest.raises(UsageError, match=r"--metric: .* is not a metric.*choose from .*loss"):
             metrics.find(text, metrics.EARLIER)
-    with pytest.raises(UsageError, match="is no metric"):
+    with pytest.raises(UsageError, match="is not a metric"):
         statistics.compare("table", [Arm("a", {}, [])], f"test/{name}", "a")
 
 
@@ -126,7 +126,7 @@ def test_a_comparison_by_what_a_foreign_result_has_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--metric: 'accuracy' is no number of a split"):
         load(paths[1:], "accuracy")
     for metric in ("test/mean_iou", "test/examples", "validation/mean_iou"):
-        with pytest.raises(UsageError, match=f"--metric: '{metric}' is no metric"):
+        with pytest.raises(UsageError, match=f"--metric: '{metric}' is not a metric"):
             load(paths, metric)
 
 

@@ -1,4 +1,4 @@
-"""TASKS: what can be asked of a model, by name.
+"""TASKS: the tasks by name.
 
 To add a task, write a file with its `Task` record, and add one line to TASKS.
 """
@@ -18,9 +18,9 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(spec: Spec) -> Task:
-    """Returns the task that the features of a data set imply: of those that suit it, the last in TASKS.
+    """Returns the task that the features of a data set imply: the last one in TASKS that suits the data set.
 
-    So a task that is added takes precedence over the tasks of this package. Raises LookupError where none suits.
+    A task that a user adds therefore takes precedence over those of this package. Raises LookupError if no task suits.
     """
     for task in reversed(TASKS.values()):
         if task.suits(spec):

@@ -1,4 +1,4 @@
-"""Task: a record of pure functions that says what is asked of a model, and how its outputs are judged.
+"""Task: a record of pure functions that defines the targets, the losses, the metrics and the predictions of a task.
 
 The step, the evaluation, the loop, the run directory, the tables and the plots know tasks through this record only.
 """
@@ -17,36 +17,36 @@ Sums = dict[str, Array]
 
 
 class Spec(Protocol):
-    """What a task reads of the description of a data set; see `DatasetSpec` and `Preprocessing`."""
+    """The part of a data set's description that a task reads; see `DatasetSpec` and `Preprocessing`."""
 
     @property
     def features(self) -> Mapping[str, Feature]:
-        """What an example has, by name."""
+        """The features of an example, by name."""
         ...
 
     @property
     def input(self) -> str:
-        """The name of the feature that a model sees."""
+        """The name of the feature that a model takes as input."""
         ...
 
     @property
     def kind(self) -> str:
-        """What that is."""
+        """The kind of that feature."""
         ...
 
     @property
     def classes(self) -> Sequence[str]:
-        """A name for each label; none where the targets are values."""
+        """A name for each label; empty if the targets are values."""
         ...
 
     @property
     def words(self) -> Sequence[str]:
-        """What each token of an input stands for; none where inputs are no tokens."""
+        """The word that each input token stands for; empty if inputs are not tokens."""
         ...
 
 
 class OutputSpec(Protocol):
-    """What a prediction needs to know of a data set: the names of its classes, and how its values were normalized."""
+    """The part of a data set's description that a prediction needs: the class names, and how values were normalized."""
 
     @property
     def classes(self) -> Sequence[str]:
@@ -55,23 +55,23 @@ class OutputSpec(Protocol):
 
     @property
     def target_mean(self) -> Sequence[float]:
-        """`[features]`, what was subtracted from targets that are values."""
+        """`[features]`, the mean that was subtracted from real-valued targets."""
         ...
 
     @property
     def target_inv_std(self) -> Sequence[float]:
-        """`[features]`, what they were multiplied by then."""
+        """`[features]`, the factor by which they were multiplied after that."""
         ...
 
 
 class Outputs(NamedTuple):
-    """What a model writes for one example: fields of its module, where it declares them.
+    """The outputs of a model for one example. Each attribute is passed to the module if it declares a field of that name.
 
     Attributes:
-        num_classes: numbers at each position: a logit for each class, or one for each feature of a value.
-        output_steps: time steps of a sequence of outputs; None: one output an example, without an axis of time.
-        vocabulary: distinct tokens of inputs that are tokens; else 0.
-        values: whether the outputs are values, rather than logits.
+        num_classes: outputs at each position: a logit for each class, or a number for each feature of a value.
+        output_steps: time steps of the output; None: one output for each example, without a time axis.
+        vocabulary: the number of different tokens if inputs are tokens; else 0.
+        values: whether the outputs are values rather than logits.
     """
 
     num_classes: int
@@ -81,22 +81,22 @@ class Outputs(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How targets that are values are normalized: `(value - mean) * inv_std`, arrays `[features]`; empty for labels."""
+    """The normalization of real-valued targets, `(value - mean) * inv_std`: arrays `[features]`, empty for labels."""
 
     mean: Array
     inv_std: Array
 
 
 class Batch(NamedTuple):
-    """Examples as a model and its task see them. A position is an example, or a time step where each step has a target.
+    """A batch as a model and its task see it. A position is an example, or a time step if each step has a target.
 
     Attributes:
-        inputs: `[batch, ...]`, normalized; tokens as they are.
-        targets: what the loss compares outputs with, `[batch, (time,) outputs]`.
-        features: what else the examples have, by name, `[batch, ...]`, as the data set has it; mixup leaves it as it is.
-        scale: how targets that are values were normalized.
+        inputs: `[batch, ...]`, normalized; tokens are unchanged.
+        targets: `[batch, (time,) outputs]`, which the loss compares outputs with.
+        features: the other features of the examples, by name, `[batch, ...]`, as in the data set; mixup does not change them.
+        scale: the normalization of real-valued targets.
         lengths: int `[batch]`, the time steps of each sequence; None for images and points.
-        mask: bool, one for each position, those that count; None: all of them.
+        mask: bool, whether each position counts; None: all count.
     """
 
     inputs: Array
@@ -108,28 +108,28 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is asked of a model. `...` stands for `batch`, or `batch, time` where each time step has a target.
+    """A task as pure functions. `...` stands for `batch`, or `batch, time` if each time step has a target.
 
     Attributes:
-        name: as messages and provenance.json have it.
-        suits: whether a data set asks for this task.
-        outputs: what a model has to write for a data set.
-        objectives: the losses that --loss can choose, by name. A task whose loss is its own names it like itself; it is
-            taken whatever --loss says.
-        targets: (features, outputs, scale, dtype) to what the loss compares a model's outputs with, `[..., outputs]`.
-        distributions: whether these are distributions over classes, so that they can be smoothed and mixed.
-        mask: features to bool `[...]`, the positions that count; None: all of them.
-        train_sums: (a model's outputs, batch) to sums over the positions that count, each with a name of its own, from which
-            the metrics of training are computed. "loss", "positions" and "examples" are summed for every task.
-        eval_sums: the same for a split that is evaluated, of (outputs, batch, its mask, bool `[batch]`: whether an example is
-            one, and does not just fill the batch up). The mask is never None. A sum called "confusion" is `[true class,
-            predicted class]`, and is written to confusion.csv.
-        eval_rows: (outputs, batch) to arrays `[batch, ...]`, a row for each example of the split, for metrics that no sums give.
-        metrics: what a split is measured by.
-        selects: names of the metrics that choose the best step: the first, at a tie the next.
-        prediction: (outputs, probabilities, names and scale, how many classes to show) of one example to what `predict` returns
-            for it.
-        line: that as `predict` prints it, behind the name of the example.
+        name: as in messages and provenance.json.
+        suits: returns whether a data set implies this task.
+        outputs: returns the outputs that a model must have for a data set.
+        objectives: the losses that --loss can choose, by name. A task with a single loss of its own gives it the task's name; it
+            is then used whatever --loss is.
+        targets: maps (features, outputs, scale, dtype) to the targets `[..., outputs]` of the loss.
+        distributions: whether targets are distributions over classes, so that they can be smoothed and mixed.
+        mask: maps features to bool `[...]`, whether each position counts; None: all count.
+        train_sums: maps (a model's outputs, batch) to named sums over the positions that count, from which the training metrics
+            are computed. "loss", "positions" and "examples" are summed for every task.
+        eval_sums: the same in an evaluation, of (outputs, batch, its mask, bool `[batch]`: whether each example is not padding).
+            The mask is never None. A sum called "confusion" is `[true class, predicted class]`, and is written to confusion.csv.
+        eval_rows: maps (outputs, batch) to arrays `[batch, ...]` with a row for each example of the split, for metrics that
+            cannot be computed from sums.
+        metrics: the metrics of a split.
+        selects: names of the metrics that select the best step: the first, at a tie the next.
+        prediction: maps (outputs, probabilities, names and scale, how many classes to show) of one example to the result of
+            `predict` for it.
+        line: returns that result as `predict` prints it after the name of the example.
     """
 
     name: str
@@ -148,17 +148,17 @@ class Task(NamedTuple):
     eval_rows: Callable[[Array, Batch], Sums] | None = None
 
     def objective(self, loss: str) -> Objective:
-        """Returns the loss that this task is trained with under --loss; `objectives` must have it, or the task's own."""
+        """Returns the objective called `loss`, or else the task's own; `objectives` must have one of them."""
         return self.objectives.get(loss) or self.objectives[self.name]
 
     def measure(self, totals: Mapping[str, Any], training: bool = False) -> dict[str, float]:
         """Returns the metrics of a split from its sums and rows, in the order in which they are declared.
 
-        With `training` only those that `train_sums` gives.
+        With `training`, returns only those that can be computed from `train_sums`.
         """
         return {metric.name: metric.compute(totals) for metric in self.metrics if metric.training or not training}
 
     def selection_key(self, numbers: Mapping[str, Any]) -> tuple[float, ...]:
-        """Returns what the best step is chosen by: the greatest of the metrics of all validations."""
+        """Returns the key of a validation's metrics: the step with the greatest key is the best."""
         signs = {metric.name: metric.sign for metric in self.metrics}
         return tuple(signs[name] * numbers[name] for name in self.selects)

@@ -12,7 +12,7 @@ from percept_jax.metrics import LOSS, Metric
 from percept_jax.tasks.base import Batch, Outputs, OutputSpec, Scale, Spec, Sums, Task
 from percept_jax.tasks.losses import OBJECTIVES
 
-# Of more classes, not every one is counted against every other.
+# For more classes there is no confusion matrix.
 CONFUSABLE = 1000
 
 OF_CLASSES = {name: objective for name, objective in OBJECTIVES.items() if objective.probabilities}
@@ -24,24 +24,24 @@ TOP5_ACCURACY = Metric(
 
 
 def outputs(spec: Spec) -> Outputs:
-    """A logit for each class, at each time step where each has a label."""
+    """Returns a logit for each class, at each time step if each has a label."""
     shape = spec.features["label"].shape
     return Outputs(len(spec.classes), shape[0] if shape else None, len(spec.words))
 
 
 def one_hot(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
-    """Labels `[...]` as distributions `[..., classes]`; 0 everywhere where there is no label."""
+    """Returns labels `[...]` as distributions `[..., classes]`; all 0 for a position without a label."""
     return jax.nn.one_hot(features["label"], outputs.num_classes, dtype=dtype)
 
 
 def count_correct(logits: Array, batch: Batch) -> Sums:
-    """How many positions are given their own label; a position without a label never is."""
+    """Returns the number of positions whose label is predicted; a position without a label never counts."""
     guesses = jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
     return {"correct": jnp.sum(guesses == batch.features["label"])}
 
 
 def hits(logits: Array, batch: Batch, mask: Array) -> Array:
-    """Whether each of the five likeliest classes is the label, bool `[..., 5]`; all of them where there are fewer."""
+    """Returns whether each of the five likeliest classes is the label, bool `[..., 5]`; fewer if there are fewer classes."""
     return (_best(logits) == batch.features["label"][..., None]) & mask[..., None]
 
 
@@ -50,7 +50,7 @@ def _best(logits: Array) -> Array:
 
 
 def count_confusion(logits: Array, batch: Batch, mask: Array) -> Sums:
-    """How often each class was taken for each, `[true class, predicted class]`; nothing of more than 1,000 classes."""
+    """Returns the confusion matrix, counts `[true class, predicted class]`; nothing for more than 1,000 classes."""
     classes = logits.shape[-1]
     if classes > CONFUSABLE:
         return {}
@@ -64,7 +64,7 @@ def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums
 
 
 def _prediction(logits: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
-    """The likeliest classes of one example; by logits, since probabilities may round to equals."""
+    """Returns the likeliest classes of one example, ordered by logits, since probabilities may round to equal numbers."""
     best = (-logits).argsort(kind="stable")[:top_k]
     guesses = [{"class": names.classes[c], "probability": float(probabilities[c])} for c in best]
     return {**guesses[0], "top_k": guesses}

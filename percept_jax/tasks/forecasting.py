@@ -1,4 +1,4 @@
-"""Forecasting: values, once for each example or at each time step of it."""
+"""Forecasting: real values, for each example or for each time step."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from percept_jax.metrics import LOSS, Metric
 from percept_jax.tasks.base import Batch, Outputs, OutputSpec, Scale, Spec, Sums, Task
 from percept_jax.tasks.losses import OBJECTIVES
 
-# In the units of the data set.
+# The error is in the units of the data set.
 RMSE = Metric("rmse", False, "#.4g", lambda sums: math.sqrt(sums["squared_error"] / sums["values"]))
 
 
@@ -22,14 +22,14 @@ def _outputs(spec: Spec) -> Outputs:
 
 
 def _targets(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype: Any) -> Array:
-    """Values `[..., features]`, normalized; 0 where there is none."""
+    """Returns the normalized values `[..., features]`; 0 for a position without a value."""
     values = features["target"]
     mean, inv_std = (jnp.expand_dims(each, range(values.ndim - 1)) for each in (scale.mean, scale.inv_std))
     return jnp.nan_to_num((values - mean) * inv_std).astype(dtype)
 
 
 def _mask(features: Mapping[str, Array]) -> Array | None:
-    """Which time steps have a value: one that is not a number stands for none."""
+    """Returns whether each time step has a value: NaN stands for none."""
     values = features["target"]
     return ~jnp.isnan(values).any(-1) if values.ndim == 3 else None
 
@@ -41,7 +41,7 @@ def _eval_sums(outputs: Array, batch: Batch, mask: Array, present: Array) -> Sum
 
 
 def _prediction(outputs: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
-    """Values `[(time,) features]` in the units of the data set."""
+    """Returns the values `[(time,) features]` in the units of the data set."""
     return {"values": (outputs / np.array(names.target_inv_std) + np.array(names.target_mean)).tolist()}
 
 

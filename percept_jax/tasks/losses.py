@@ -1,6 +1,6 @@
-"""OBJECTIVES: losses of one position, by the names that --loss takes, and the probabilities that each takes outputs to mean.
+"""OBJECTIVES: the losses of a position, by the names that --loss takes, each with its mapping from outputs to probabilities.
 
-A position is an example, or a step of it where every step has a target; `...` stands for `batch` or `batch, steps`.
+A position is an example, or a time step if every step has a target; `...` stands for `batch` or `batch, steps`.
 """
 
 import dataclasses
@@ -17,24 +17,24 @@ from percept_jax.knobs import knob
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """What is made small."""
+    """The loss that training minimizes."""
 
     loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = knob(
         "softmax_cross_entropy",
         "static",
         "training",
-        "objective; binary: one logistic output a class; quadratic: half the squared error of sigmoid outputs; perceptron: "
-        "by how much the best wrong class is ahead; squared_error: of values, to forecast",
+        "objective; binary: one logistic output per class; quadratic: half the squared error of sigmoid outputs; perceptron: "
+        "how far the best wrong class is ahead of the right one; squared_error: for forecasts of values",
     )
-    label_smoothing: float = knob(0.0, "traced", "training", "share of the target spread evenly over the classes", "[0, 1)")
+    label_smoothing: float = knob(0.0, "traced", "training", "fraction of the target spread evenly over the classes", "[0, 1)")
 
 
 class Objective(NamedTuple):
     """A named objective.
 
     Attributes:
-        loss: (logits `[..., classes]`, targets `[..., classes]`) to losses `[...]`.
-        probabilities: logits `[..., classes]` to class probabilities of the same shape; None where the targets are values.
+        loss: maps (logits `[..., classes]`, targets `[..., classes]`) to losses `[...]`.
+        probabilities: maps logits `[..., classes]` to class probabilities of the same shape; None if the targets are values.
     """
 
     loss: Callable[[Array, Array], Array]
@@ -42,36 +42,37 @@ class Objective(NamedTuple):
 
 
 def quadratic(logits: Array, targets: Array) -> Array:
-    """Half the squared distance between sigmoid outputs and targets, `[...]`: the lectures' first loss."""
+    """Returns half the squared distance between sigmoid outputs and targets, `[...]`: the lectures' first loss."""
     return optax.l2_loss(jax.nn.sigmoid(logits), targets).sum(axis=-1)
 
 
 def binary_cross_entropy(logits: Array, targets: Array) -> Array:
-    """Cross-entropy of one logistic output a class, summed over the classes, `[...]`: logistic regression, one against all."""
+    """Returns the cross-entropy of one logistic output for each class, summed over classes, `[...]`: one-vs-rest regression."""
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
 
 
 def perceptron(logits: Array, targets: Array) -> Array:
-    """Rosenblatt's perceptron criterion, `[...]`: by how much the highest output is above the target's, 0 where it is that.
+    """Returns Rosenblatt's perceptron criterion, `[...]`: the highest output minus the target's, 0 if the target's is highest.
 
-    For two classes it is max(0, -y (w.x + b)), y = +-1, w and b the difference of the outputs' (Duda, Hart and Stork 2001,
-    sections 5.5 and 5.12); at a tie its gradient is half a correction, so training from zero weights moves.
+    For two classes it is max(0, -y (w.x + b)) with y = +-1, where w and b are the differences of the outputs' weights and biases
+    (Duda, Hart and Stork 2001, sections 5.5 and 5.12). At a tie its gradient is half a correction, so that training can start
+    from zero weights.
     """
     return jnp.max(logits, axis=-1) - jnp.sum(targets * logits, axis=-1)
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
-    """The mean over features of the squared error, `[...]`."""
+    """Returns the mean over features of the squared error, `[...]`."""
     return optax.squared_error(outputs, targets).mean(axis=-1)
 
 
 def _decision(logits: Array) -> Array:
-    # It knows of no doubt.
+    # The perceptron has no probabilities: all weight is on the highest output.
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
 def _sigmoid_shares(logits: Array) -> Array:
-    # Shares of the sigmoids, also where these are 0 to the computer.
+    # The sigmoids are normalized to sum to 1, in log space because they may underflow to 0.
     return jax.nn.softmax(jax.nn.log_sigmoid(logits))
 
 

@@ -25,7 +25,7 @@ SEQUENCE_ACCURACY = Metric(
 
 
 def labeled(features: Mapping[str, Array]) -> Array:
-    """Which time steps have a label: -1 stands for none."""
+    """Returns whether each time step has a label: -1 stands for none."""
     return features["label"] >= 0
 
 
@@ -41,12 +41,12 @@ def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums
 
 
 def prediction(logits: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
-    """The likeliest class at each time step of one example."""
+    """Returns the likeliest class at each time step of one example."""
     return {"classes": [names.classes[label] for label in logits.argmax(-1)]}
 
 
 def line(prediction: Mapping[str, Any]) -> str:
-    """The classes of all time steps."""
+    """Returns the classes of all time steps as text."""
     return "".join(f" {name}" for name in prediction["classes"])
 
 
