@@ -1,7 +1,7 @@
-"""PyTorch's names and layouts, those of torchvision's models and of nn.LSTM, nn.GRU and nn.RNN, in ours.
+"""Converts PyTorch's names and layouts (of torchvision's models and of nn.LSTM, nn.GRU and nn.RNN) to those of this package.
 
-A kernel is `[out, in, rows, columns]` or `[out, in]` there, and `[rows, columns, in, out]` or `[in, out]` here. Most networks are
-named after torchvision's, level by level: "layer1.0.conv1.weight" is "params/layer1_0/conv1/kernel".
+PyTorch's kernels are `[out, in, rows, columns]` or `[out, in]`, those here are `[rows, columns, in, out]` or `[in, out]`. Most
+networks are named after torchvision's, level by level: "layer1.0.conv1.weight" is "params/layer1_0/conv1/kernel".
 """
 
 import math
@@ -11,62 +11,62 @@ from typing import Any
 
 import numpy as np
 
-# What wrappers, trainers and whole checkpoints put before the names of a module's arrays.
+# The prefixes that wrappers, trainers and whole checkpoints add to the names of a module's arrays.
 WRAPPERS = ("module", "_orig_mod", "model", "backbone", "net", "network", "state_dict", "model_state_dict")
 
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 _CELL = re.compile(r"(.*?)((?:weight|bias)_[ih]h)_l(\d+(?:_reverse)?)")
-# Of LSTM, GRU and Elman's cell, in PyTorch's order.
+# The gates of LSTM, GRU and Elman's cell by their number, in PyTorch's order.
 _GATES = {4: "ifgo", 3: "rzn", 1: ("",)}
 
 
-def unwrapped(found: Collection[str], wanted: Collection[str]) -> dict[str, str]:
-    """Names without what wrappers put before them, "module._orig_mod.model.", each with the name that it had.
+def unwrapped(found: Collection[str], expected: Collection[str]) -> dict[str, str]:
+    """Returns names without the prefixes of wrappers, such as "module._orig_mod.model.", each with its original name.
 
     Args:
-        found: names of leaves, ours or PyTorch's.
-        wanted: paths of the variables' leaves; what they call a layer is no wrapper.
+        found: names of leaves, this package's or PyTorch's.
+        expected: paths of the variables' leaves; the name of a layer in them is not a wrapper.
 
     Raises:
-        ValueError: two of the names are then the same.
+        ValueError: two of the names are the same without their prefixes.
     """
-    layers = {path.split("/")[1] for path in wanted if "/" in path}
-    before = "|".join(word for word in WRAPPERS if word not in layers)
+    layers = {path.split("/")[1] for path in expected if "/" in path}
+    prefixes = "|".join(word for word in WRAPPERS if word not in layers)
     names: dict[str, str] = {}
     for name in found:
-        bare = re.sub(rf"^(?:(?:{before})[./])+(?=.)", "", name) if before else name
+        bare = re.sub(rf"^(?:(?:{prefixes})[./])+(?=.)", "", name) if prefixes else name
         if bare in names:
-            raise ValueError(f"{name} and {names[bare]} are one leaf to this model: save the file with one of them only")
+            raise ValueError(f"{name} and {names[bare]} are the same leaf of this model; save the file with only one of them")
         names[bare] = name
     return names
 
 
-def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A PyTorch module's arrays under the paths of Flax variables, in their layout; and by path, the name that it had.
+def renamed(found: Mapping[str, np.ndarray], expected: Collection[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns a PyTorch module's arrays by the paths of Flax variables, in their layout; and the original name of each path.
 
-    What fits nowhere stays there under a path that shows where it came from. The leaves of recurrent cells, which are made
-    of parts of several arrays, have no such name. Raises ValueError where two arrays come to the same path.
+    An array that fits nowhere keeps a path that shows its origin. The leaves of recurrent cells have no original name, because
+    they are made from parts of several arrays. Raises ValueError if two arrays get the same path.
 
     Args:
         found: arrays by the names of a state dict.
-        wanted: paths of the variables' leaves, whose names AlexNet's and VGG's numbered layers are given.
+        expected: paths of the variables' leaves; the numbered layers of AlexNet and VGG are named by them.
     """
     origins: dict[str, str] = {}
     found = {name: array for name, array in found.items() if not name.endswith("num_batches_tracked")}
     cells = {name: match.groups() for name in found if (match := _CELL.fullmatch(name))}
-    # Recurrent modules: which is which, nobody has told us.
+    # With several recurrent modules it is unknown which is which, so that they are not converted.
     several = len({module for module, _, _ in cells.values()}) > 1
     arrays, layers = ({}, {}) if several else _recurrent(found, cells)
-    layers |= _numbered(found, wanted)
+    layers |= _numbered(found, expected)
     for name, array in found.items():
         if several or name not in cells:
             layer, _, leaf = name.rpartition(".")
             path, array = _variable(layers.get(layer) or _levels(layer), leaf, array)
             if path in arrays:
-                raise ValueError(f"{name} and {origins.get(path, path)} are one leaf to this model: save one of them only")
+                raise ValueError(f"{name} and {origins.get(path, path)} are the same leaf of this model; save only one of them")
             arrays[path], origins[path] = array, name
-    last = max((path for path in wanted if re.fullmatch(r"params/conv[\d_]+/kernel", path)), key=in_order, default="")
-    flat = {"params/fc6/kernel": last} if "params/fc8/kernel" in wanted else {}
+    last = max((path for path in expected if re.fullmatch(r"params/conv[\d_]+/kernel", path)), key=in_order, default="")
+    flat = {"params/fc6/kernel": last} if "params/fc8/kernel" in expected else {}
     flat |= {f"params/{head}/fc1/kernel": f"params/{head}/conv/conv/kernel" for head in ("aux1", "aux2")}
     for full, conv in flat.items():
         if full in arrays and conv in arrays:
@@ -75,13 +75,13 @@ def renamed(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> tuple[d
 
 
 def _levels(layer: str) -> str:
-    """ "layer1.0.conv1" as "layer1_0/conv1"; PyTorch's first DenseNets have "norm.1" for "norm1"."""
+    """Returns "layer1.0.conv1" as "layer1_0/conv1"; PyTorch's first DenseNets have "norm.1" for "norm1"."""
     layer = re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)$", r"\1\2", layer)
     return re.sub(r"\.(\d+)(?=\.|$)", r"_\1", layer).replace(".", "/")
 
 
 def _variable(layer: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """The path and the layout of a layer's array."""
+    """Returns the path of a layer's array, and the array in the layout of this package."""
     if leaf in _STATISTICS:
         return f"batch_stats/{layer}/{_STATISTICS[leaf]}", array
     if leaf != "weight":
@@ -94,31 +94,31 @@ def _variable(layer: str, leaf: str, array: np.ndarray) -> tuple[str, np.ndarray
 
 
 def in_order(name: str) -> list[Any]:
-    """What sorts "features.10" behind "features.8"."""
+    """Returns a sort key that orders "features.10" after "features.8"."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def _numbered(found: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, str]:
-    """Our names of AlexNet's and VGG's layers, "features.3" and so on: convolutions and full layers one after the other."""
-    names = sorted({path.split("/")[1] for path in wanted}, key=in_order) if "params/fc8/kernel" in wanted else []
+def _numbered(found: Mapping[str, np.ndarray], expected: Collection[str]) -> dict[str, str]:
+    """Returns the names here of AlexNet's and VGG's numbered layers, such as "features.3", in the order of the layers."""
+    names = sorted({path.split("/")[1] for path in expected}, key=in_order) if "params/fc8/kernel" in expected else []
     convs, full = (iter([name for name in names if name.startswith(kind)]) for kind in ("conv", "fc"))
-    layers, before = {}, ""
+    layers, last = {}, ""
     for layer in sorted({name.rpartition(".")[0] for name in found}, key=in_order):
         weight = found.get(f"{layer}.weight")
         if weight is None or not re.fullmatch(r"(features|classifier)\.\d+", layer):
             continue
         if weight.ndim == 1:
-            layers[layer] = before.replace("conv", "bn")
+            layers[layer] = last.replace("conv", "bn")
         else:
-            layers[layer] = before = next(convs if weight.ndim == 4 else full, "")
+            layers[layer] = last = next(convs if weight.ndim == 4 else full, "")
     return layers
 
 
 def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A full layer's kernel behind square maps, whose rows are `[channels, rows, columns]` there, with channels last."""
+    """Returns the kernel of a dense layer after square maps, whose inputs are `[channels, rows, columns]`, with channels last."""
     side = math.isqrt(len(kernel) // max(1, channels))
     if len(kernel) != channels * side**2:
-        # Not of the shape that is wanted either.
+        # The kernel does not have the expected shape either, which is reported later.
         return kernel
     return np.moveaxis(kernel.reshape(channels, side, side, *kernel.shape[1:]), 0, 2).reshape(kernel.shape)
 
@@ -126,22 +126,23 @@ def _channels_last(kernel: np.ndarray, channels: int) -> np.ndarray:
 def _recurrent(
     found: Mapping[str, np.ndarray], cells: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The leaves of a recurrent module's cells, and our names of the layers around it where there is only one of a kind."""
+    """Returns the leaves of a recurrent module's cells, and the names of a sole linear layer and a sole embedding."""
     parts: dict[str, dict[str, np.ndarray]] = {}
     for name, (_, part, number) in cells.items():
         parts.setdefault(f"params/layer{number}", {})[part] = found[name]
     arrays = {path: array for layer, part in parts.items() for path, array in _cell(layer, part).items()}
     around = [name.removesuffix(".weight") for name in found if name.endswith(".weight")] if cells else []
     linear = [layer for layer in around if f"{layer}.bias" in found]
-    # Embeddings have none.
+    # Embeddings have no bias.
     tables = [layer for layer in around if f"{layer}.bias" not in found]
     return arrays, {layers[0]: name for name, layers in (("head", linear), ("embed", tables)) if len(layers) == 1}
 
 
 def _cell(layer: str, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A cell's leaves. Its gates lie below each other there, `[gates * units, inputs]`, each with two biases that are summed.
+    """Returns a cell's leaves.
 
-    Not so the candidate of GRU, whose second bias is added to what the reset gate scales.
+    PyTorch stacks the gates in one array `[gates * units, inputs]`. Each gate has two biases, whose sum is taken here, except for
+    the candidate of GRU: its second bias is inside the term that the reset gate scales.
     """
     hidden = part.get("weight_hh", np.empty(0))
     units = hidden.shape[-1] if hidden.ndim else 0
@@ -156,9 +157,9 @@ def _cell(layer: str, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         of_gate = slice(i * units, (i + 1) * units)
         for side in "ih":
             arrays[f"{layer}/{side}{gate}/kernel"] = part[f"weight_{side}h"][of_gate].T
-        ours, theirs = part["bias_ih"][of_gate], part["bias_hh"][of_gate]
+        input_bias, hidden_bias = part["bias_ih"][of_gate], part["bias_hh"][of_gate]
         if gate == "n":
-            arrays |= {f"{layer}/in/bias": ours, f"{layer}/hn/bias": theirs}
+            arrays |= {f"{layer}/in/bias": input_bias, f"{layer}/hn/bias": hidden_bias}
         else:
-            arrays[f"{layer}/{'h' if len(gates) == 4 else 'i'}{gate}/bias"] = ours + theirs
+            arrays[f"{layer}/{'h' if len(gates) == 4 else 'i'}{gate}/bias"] = input_bias + hidden_bias
     return arrays

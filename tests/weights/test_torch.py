@@ -110,7 +110,7 @@ def test_cells_that_are_no_network_are_refused():
     head = {"out.weight": np.ones((4, 6), np.float32), "out.bias": np.ones(4, np.float32)}
     weights.fit(cell(3) | head, shapes, "a file")
     for found, message in [
-        (cell(3), "missing: params/head/bias, params/head/kernel; for what is missing, take the --model"),
+        (cell(3), "missing: params/head/bias, params/head/kernel; if weights are missing, use the --model"),
         (
             cell(3) | head | {"in.weight": head["out.weight"], "in.bias": head["out.bias"]},
             "missing: params/head/bias.*unexpected",
