@@ -123,7 +123,7 @@ def test_a_comparison_by_what_a_foreign_result_has_is_refused(tmp_path):
     paths = [tmp_path / "0", tmp_path / "1"]
     assert load(paths).metric == "test/accuracy"
     (tmp_path / "1" / "result.json").unlink()
-    with pytest.raises(UsageError, match="--metric: 'accuracy' is no number of a split"):
+    with pytest.raises(UsageError, match="--metric: 'accuracy' has no split"):
         load(paths[1:], "accuracy")
     for metric in ("test/mean_iou", "test/examples", "validation/mean_iou"):
         with pytest.raises(UsageError, match=f"--metric: '{metric}' is not a metric"):

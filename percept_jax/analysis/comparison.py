@@ -9,16 +9,16 @@ from percept_jax.metrics import EARLIER, Metric
 
 
 class Outcome(NamedTuple):
-    """What is known of one trial.
+    """The state and the result of one trial.
 
     Attributes:
         seed: its seed.
-        path: its run directory, whether it exists or not.
+        path: its run directory, which may not exist.
         status: "missing" means not started, or not finished.
-        result: the content of result.json; None where there is none.
-        git_sha: the commit that it ran with, from provenance.json; None where it is unknown.
-        pack: how many trials were stepped together, from provenance.json; None where it is unknown.
-        error: why it failed, or what is damaged.
+        result: the content of result.json; None if there is none.
+        git_sha: the commit that it ran with, from provenance.json; None if it is unknown.
+        pack: the width of its pack, from provenance.json; None if it is unknown.
+        error: why it failed, or which file is damaged and how.
     """
 
     seed: int
@@ -47,13 +47,13 @@ class Arm(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One arm in numbers; a number is None where there are too few trials for it.
+    """The numbers of one arm; a number is None if there are too few trials for it.
 
     Attributes:
         values: by seed, the metric of each trial that is done.
         planned, diverged, failed, damaged: counts of trials; `len(values)` are done, and the rest are missing.
         mean, sd: mean and standard deviation (with n - 1) of the values.
-        paired: how many seeds have a value for both this arm and the baseline.
+        paired: the number of seeds that have a value for both this arm and the baseline.
         difference, low, high: the mean of the paired differences to the baseline, and its 95 % t interval.
         p_t, p_sign: two-sided p values of the paired t test and of the exact sign-flip test.
         p_t_holm, p_sign_holm: the same after Holm's correction.
@@ -92,7 +92,7 @@ class Comparison(NamedTuple):
         measure: the same metric, with its direction and format.
         baseline: the name of the arm in the first row.
         rows: one for each arm.
-        notes: what the table cannot show, one sentence each.
+        notes: remarks on the trials and the limits of the table, one sentence each.
     """
 
     name: str

@@ -15,7 +15,7 @@ from percept_jax.records import SWEEP, Failure, Plan, Provenance
 # Of two trials with the same flags and seed, the one whose status comes first counts.
 _PREFERRED = ("done", "diverged", "failed", "damaged", "missing")
 
-# The flags of an arm as a set, so that two arms with the same flags are found to be one.
+# The flags of an arm as a set, which identifies arms with the same flags.
 _Flags = frozenset[tuple[str, str]]
 
 
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
         arms: the arms, with the outcomes of their trials.
         metric: the metric that is compared, as split/name.
         baseline: the name of the arm that the others are compared with.
-        left_out: how many trials have the same flags and seed as another one, and are not in the arms.
+        left_out: the number of trials that are not in the arms, because another one has the same flags and seed.
     """
 
     name: str
@@ -40,8 +40,8 @@ class Loaded(NamedTuple):
 def load(paths: Sequence[Path], metric: str = "", baseline: str = "") -> Loaded:
     """Reads sweeps and run directories. Returns all their arms.
 
-    Arms with the same flags become one arm, under the name of the first. Of two trials with the same seed the one that came
-    further counts, or else the first. Arms with different flags and the same name are renamed to "sweep: arm".
+    Arms with the same flags become one arm, under the name of the first. Of two trials with the same seed the one with the better
+    status counts (see `_PREFERRED`), or else the first. Arms with different flags and the same name are renamed to "sweep: arm".
 
     Args:
         paths: one or more; run directories come after the sweeps, grouped by their flags.
@@ -89,11 +89,11 @@ def _read_sweep(folder: Path) -> Loaded:
         outcomes = []
         for seed, trial in arm["trials"].items():
             if trial:
-                # An older plan.json names its trials in another way than by their identity.
+                # In older versions of plan.json a trial's name is not its identity.
                 identity = trial if plan.get("format") == SWEEP else ""
                 outcomes.append(_outcome(int(seed), records.trial_dir(folder, trial), failures.get(trial), identity))
             else:
-                # Tuning has not found the settings of this arm, or could not.
+                # Tuning has not yet found the settings of this arm, or it failed.
                 error = arm.get("error", "")
                 outcomes.append(Outcome(int(seed), folder, "failed" if error else "missing", error=error))
         arms.append(Arm(arm["name"], _flags(arm["flags"]), outcomes, metrics.read(plan)))
@@ -101,15 +101,15 @@ def _read_sweep(folder: Path) -> Loaded:
 
 
 def _check_plan(plan: Plan, path: Path) -> None:
-    """Raises StorageError where a plan's names and numbers make no sense."""
+    """Raises StorageError if a plan's names and seeds are not valid."""
     names = [arm["name"] for arm in plan["arms"]]
     texts = [plan["name"], plan["metric"], *names, *(line for arm in plan["arms"] for line in arm["flags"])]
     if plan["baseline"] not in names or any(not text.isprintable() for text in texts):
-        raise StorageError(f"{path}: damaged: its arms and its baseline are not those of a sweep")
+        raise StorageError(f"{path}: damaged: its arms or its baseline are not valid")
     for seed, trial in (item for arm in plan["arms"] for item in arm["trials"].items()):
         valid = trial is None or re.fullmatch(r"[\w-]{1,64}", trial, re.ASCII)
         if not valid or not re.fullmatch(r"[0-9]{1,18}", seed):
-            raise StorageError(f"{path}: damaged: {trial!r:.80} is not the name of a trial, or {seed!r:.80} no seed")
+            raise StorageError(f"{path}: damaged: {trial!r:.80} is not the name of a trial, or {seed!r:.80} is not a seed")
 
 
 def _read_runs(paths: Sequence[Path]) -> Loaded:
@@ -129,7 +129,7 @@ def _read_runs(paths: Sequence[Path]) -> Loaded:
         groups[key] = arm._replace(outcomes=[*arm.outcomes, outcome])
     name = paths[0].resolve().parent.name
     names = _names([arm.flags for arm in groups.values()]) if len(groups) > 1 else [name]
-    arms = [arm._replace(name=own) for arm, own in zip(groups.values(), names, strict=True)]
+    arms = [arm._replace(name=arm_name) for arm, arm_name in zip(groups.values(), names, strict=True)]
     return Loaded(name, arms, _headline(arms), names[0])
 
 
@@ -138,7 +138,7 @@ def _names(settings: Sequence[Mapping[str, str]]) -> list[str]:
     first = settings[0]
     # A dict keeps the order of the flags.
     every = {flag: None for flags in settings for flag in flags}
-    # Flags that only come with another model are left out of the names, unless their values vary too.
+    # Flags that only some of the models have are left out of the names, unless their values vary too.
     varied = [flag for flag in every if len({flags[flag] for flags in settings if flag in flags}) > 1]
     names = []
     for flags in settings:
@@ -183,7 +183,7 @@ def _merge(sweeps: Mapping[Path, Loaded]) -> list[Arm]:
 
 
 def _one_per_seed(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Returns one outcome for each seed, the one that came furthest, in the order of the seeds."""
+    """Returns one outcome for each seed, the one with the best status, in the order of the seeds."""
     best: dict[int, Outcome] = {}
     for outcome in sorted(outcomes, key=lambda o: _PREFERRED.index(o.status)):
         best.setdefault(outcome.seed, outcome)
@@ -191,14 +191,14 @@ def _one_per_seed(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _check_metric(metric: str, arms: Sequence[Arm]) -> None:
-    """Raises UsageError for a metric that no finished trial reports, or that no arm knows."""
+    """Raises UsageError for a metric that no finished trial reports, or that no arm has."""
     done = [outcome for arm in arms for outcome in arm.outcomes if outcome.status == "done"]
     if done and all(value(outcome, metric) is None for outcome in done):
         splits = [(split, (outcome.result or {}).get(split) or {}) for split in ("validation", "test") for outcome in done]
         reported = dict.fromkeys(f"{split}/{number}" for split, numbers in splits for number in numbers)
         raise UsageError(f"no finished trial reports {metric!r}; they report {', '.join(reported)}", "metric")
     if not metric.startswith(("test/", "validation/")):
-        raise UsageError(f"{metric!r} is no number of a split; write test/accuracy, or validation/accuracy", "metric")
+        raise UsageError(f"{metric!r} has no split; write test/accuracy or validation/accuracy, for example", "metric")
     metrics.find(metric, [known for arm in arms for known in arm.metrics])
 
 
@@ -213,7 +213,7 @@ def _flags(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _run_flags(path: Path) -> dict[str, str]:
-    """Returns the flags in run.flags of a run directory. Raises StorageError where it is not what the run wrote."""
+    """Returns the flags in run.flags of a run directory. Raises StorageError if the file is not as the run wrote it."""
     file = path / "run.flags"
     content = files.read_bytes(file)
     mark: Mapping[str, Any] = records.read(path / "provenance.json", Provenance)

@@ -19,7 +19,7 @@ from percept_jax.files import Lock
 
 FILES = ("table.md", "table.tex", "table.csv", "report.html")
 
-# The same, with the pictures.
+# Matches the names of these files and of the pictures.
 _WRITTEN = re.compile(r"table\.(md|tex|csv)|report\.html|curves\.png|metric_[a-z0-9_]+\.png")
 
 _MARK = "comparison.json"
@@ -27,17 +27,17 @@ _MARK = "comparison.json"
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[Lock]:
-    """Holds a folder that `show` may write to, and marks it as such; it is made if need be. It is not a sweep's.
+    """Locks a folder for `show` to write to, creates it if necessary, and marks it as a comparison's folder.
 
-    Raises UsageError where such files are there that something else wrote.
+    Raises UsageError if the folder is a sweep's, or has files that `show` would replace but did not write.
     """
     if os.path.lexists(folder / records.PLAN_FILE):
-        raise UsageError(f"{folder} is a sweep's folder, whose tables are its own; choose another", "to")
+        raise UsageError(f"{folder} is a sweep's folder, which holds the sweep's own tables; choose another", "to")
     if records.read_mark(folder / _MARK, dict, records.COMPARISON) is None:
         found = [path.name for path in deletion.listed(folder) if _WRITTEN.fullmatch(path.name)]
         if found:
             raise UsageError(
-                f"{folder / found[0]} was written by something else, and is not replaced; choose another folder", "to"
+                f"{folder / found[0]} was not written by compare, so it is not replaced; choose another folder", "to"
             )
         records.write(folder / _MARK, {"format": records.COMPARISON})
     with files.locked(folder / ".lock", wait=True, folder=folder) as lock:

@@ -1,4 +1,4 @@
-"""The text of report.html: one file that shows a whole comparison, without scripts, links or other files."""
+"""Writes report.html as text: a whole comparison in one file, without scripts, links or other files."""
 
 import base64
 import html

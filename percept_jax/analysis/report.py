@@ -27,13 +27,13 @@ _DASHES = ("-", "--", ":", "-.")
 def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Path]:
     """Draws the pictures of a comparison and writes report.html, in which they are embedded.
 
-    The same comparison gives the same bytes. curves.png is left out where no trial has logged anything. A trial whose
-    metrics.jsonl is damaged is left out of its arm's curve, and the report says so.
+    The same comparison gives the same bytes. curves.png is left out if no trial has logged anything. A trial whose metrics.jsonl
+    is damaged is left out of its arm's curve, and the report says so.
 
     Args:
         comparison: the table; it has a row for each of `arms`, by name.
         arms: the arms with their trials, whose metrics.jsonl are read.
-        folder: the folder to write to; it is made if need be.
+        folder: the folder to write to; it is created if necessary.
 
     Returns:
         The paths of the files, report.html last.
@@ -43,7 +43,7 @@ def write(comparison: Comparison, arms: Sequence[Arm], folder: Path) -> list[Pat
     """
     curves, faults = _curves(comparison, arms)
     if faults:
-        note = f"{len(faults)} {'trial has' if len(faults) == 1 else 'trials have'} no part in the learning curves: {faults[0]}"
+        note = f"{len(faults)} {'trial is' if len(faults) == 1 else 'trials are'} missing from the learning curves: {faults[0]}"
         comparison = comparison._replace(notes=[*comparison.notes, note])
     pictures = [*curves, *(_metric(comparison, arms, flag) for flag in swept_numbers(arms))]
     contents = {picture.file: picture.content for picture in pictures}
@@ -85,7 +85,7 @@ def swept_numbers(arms: Sequence[Arm]) -> list[str]:
 def is_log(values: Iterable[float]) -> bool:
     """Returns whether values suit a log axis.
 
-    That is where they are above 0, span a factor of 10 or more, and have ratios that are more even than their differences.
+    They do if they are above 0, span a factor of 10 or more, and have ratios that are more even than their differences.
     """
     ordered = np.unique(np.array([*values], float))
     if not ordered.size or ordered[0] <= 0 or ordered[-1] < 10 * ordered[0]:
@@ -97,7 +97,7 @@ def is_log(values: Iterable[float]) -> bool:
 def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture], list[str]]:
     """Returns curves.png, and the faults of trials that are left out of it.
 
-    It shows the metric on the validation split, and the training loss, against the step. There is no picture where no trial has
+    It shows the metric on the validation split, and the training loss, against the step. There is no picture if no trial has
     logged anything.
     """
     drawn = _shown(comparison)
@@ -108,7 +108,7 @@ def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture],
         number = "loss"
     if not any(any(trials) for trials in lines):
         return [], faults
-    title = "mean over seeds; bands: least to greatest seed"
+    title = "mean over seeds; bands: lowest to highest seed"
     if len(shown) < len(arms):
         title += f";\nof {len(arms)} arms the 12 best, the 4 worst and the baseline"
     names = [row.arm for row in comparison.rows]
@@ -126,8 +126,8 @@ def _curves(comparison: Comparison, arms: Sequence[Arm]) -> tuple[list[Picture],
     what = f"Learning curves: validation {number} and training loss against the step"
     caption = f"{what}; {title}.".replace("\n", " ")
     if texts.numbered:
-        caption += " Names that cannot be drawn here, or look alike, are numbers of rows of the table."
-    return [Picture("curves.png", f"{what}, one line an arm.", caption, png(figure, 120))], faults
+        caption += " Arms whose names cannot be drawn, or look alike, are shown by their row numbers in the table."
+    return [Picture("curves.png", f"{what}, one line for each arm.", caption, png(figure, 120))], faults
 
 
 def _logged(arms: Sequence[Arm]) -> tuple[list[list[list[dict[str, Any]]]], list[str]]:
@@ -137,7 +137,7 @@ def _logged(arms: Sequence[Arm]) -> tuple[list[list[list[dict[str, Any]]]], list
         lines.append([])
         for outcome in arm.outcomes:
             try:
-                # A trial that has not started has no log, which is no fault.
+                # A trial that has not started has no log, which is not a fault.
                 if outcome.result or (outcome.path / "metrics.jsonl").exists():
                     lines[-1].append(read_log(outcome.path))
             except StorageError as error:
@@ -155,8 +155,8 @@ def _draw_curves(
 ) -> None:
     """Draws the learning curves of a number, by arm.
 
-    A share is `bounded` by 1. Other numbers may be huge in one arm, which would flatten the curves of all other arms, so the axis
-    then ends at ten times the median first value.
+    A metric such as accuracy is `bounded`. Other numbers may be huge in one arm, which would flatten the curves of all other
+    arms, so the axis then ends at ten times the median first value.
     """
     for name, (steps, mean, low, high) in curves.items():
         # A line of one point cannot be seen without a marker.
@@ -193,7 +193,7 @@ def _metric(comparison: Comparison, arms: Sequence[Arm], flag: str) -> Picture:
             x, mean, sd, label=texts.texts[i] if others else "", marker="os"[i // 6], capsize=3, **styles[name], markersize=4
         )
         lost = [x for x, row in points if _is_lost(row)]
-        # A row of crosses for each line, given as a share of the height of the axes.
+        # Each line has a row of crosses, at a fraction of the height of the axes.
         low = [0.03 + 0.03 * i] * len(lost)
         axes.scatter(lost, low, marker="x", color=styles[name]["color"], transform=axes.get_xaxis_transform())
     _scale(axes, {x for points in lines.values() for x, _ in points})
@@ -219,9 +219,9 @@ def _is_lost(row: Row) -> bool:
 
 
 def _scale(axes: Any, values: Iterable[float]) -> None:
-    """Makes the x axis logarithmic where the values suit it, with ticks at the values if there is room.
+    """Makes the x axis logarithmic if the values suit it, with ticks at the values if there is room.
 
-    Where one of them is 0, the axis is linear from 0 to the next value.
+    If one of the values is 0, the axis is linear from 0 to the next value.
     """
     ordered = np.unique(np.array([*values]))
     positive = ordered[ordered > 0]
@@ -277,10 +277,10 @@ def _written(names: Sequence[str], what: str) -> Labels:
 
 
 def _legend(figure: Any, axes: Any, texts: Labels, title: str | None = None) -> None:
-    """Puts a legend to the right of everything: inside the axes it would hide lines."""
+    """Puts a legend to the right of the axes, since inside it would hide lines."""
     handles, names = axes.get_legend_handles_labels()
     font = {"family": texts.families, "size": 8 if len(names) <= 10 else 7}
     legend = figure.legend(handles, names, loc="outside right upper", prop=font, title=title)
     for text in legend.get_texts():
-        # A $ is a letter like any other.
+        # A $ in a name must not start a formula.
         text.set_parse_math(False)

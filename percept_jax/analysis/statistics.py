@@ -1,4 +1,4 @@
-"""Compares arms over their seeds: intervals, tests, and notes on what they cannot show.
+"""Compares arms over their seeds: intervals, tests, and notes on their limits.
 
 The paired t test is computed with scipy.special. scipy.stats.ttest_rel gives the same numbers (a test holds them to 1e-12), but
 takes 1.4 s more to import, at every start of a comparison.
@@ -16,12 +16,12 @@ from percept_jax.analysis.comparison import Arm, Comparison, Outcome, Row
 
 ALPHA = 0.05
 
-# The sign-flip test is exact for so many differences or fewer; 2**20 are a million sign vectors.
+# The sign-flip test is exact for at most this many differences: 2**20 is a million sign vectors.
 _EXACT = 20
 
 
 def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
-    """Returns low and high of the 95 % t interval of the mean (Student 1908); None, None where `paired_t` is None."""
+    """Returns low and high of the 95 % t interval of the mean (Student 1908); None, None if `paired_t` is None."""
     n = len(differences)
     if n < 2 or _alike(differences):
         return None, None
@@ -32,8 +32,8 @@ def t_interval(differences: Sequence[float]) -> tuple[float | None, float | None
 def paired_t(differences: Sequence[float]) -> float | None:
     """Returns the two-sided p value of the paired t test.
 
-    It is None for fewer than two differences. It is also None where all differences are equal, as with a few seeds and a small
-    test set: there is no spread then to measure the mean by.
+    It is None for fewer than two differences. It is also None if all differences are equal, as may happen with a few seeds and a
+    small test set: the differences then have no spread to compare their mean with.
     """
     n = len(differences)
     if n < 2 or _alike(differences):
@@ -45,15 +45,15 @@ def paired_t(differences: Sequence[float]) -> float | None:
 def sign_flip(differences: Sequence[float]) -> float | None:
     """Returns the two-sided p value of the sign-flip test of the mean (Fisher 1935, Pitman 1937); None for no differences.
 
-    If an arm does not differ from the baseline, each difference could as well have the other sign: p is the share of sign vectors
-    whose sum is at least as far from 0 as the observed sum. It is exact for 20 differences or fewer; for more it is estimated
-    from 2**20 random sign vectors, the same ones each time.
+    If an arm does not differ from the baseline, each difference could as well have the other sign: p is the fraction of sign
+    vectors whose sum is at least as far from 0 as the observed sum. It is exact for 20 differences or fewer; for more it is
+    estimated from 2**20 random sign vectors, the same ones each time.
     """
     if not len(differences):
         return None
     exact = len(differences) <= _EXACT
     sums = np.zeros(1 if exact else 2**_EXACT)
-    # NumPy keeps the raw bits of a generator the same from version to version.
+    # The raw bits of a generator are the same in every version of NumPy.
     bits = np.random.Philox(key=0)
     for d in differences:
         if exact:
@@ -90,7 +90,7 @@ def seeds_needed(comparisons: int, alpha: float = ALPHA) -> int:
 
 
 def value(outcome: Outcome, metric: str) -> float | None:
-    """Returns a metric, given as split/name, of a trial that is done; None where there is no finite number."""
+    """Returns a metric, given as split/name, of a trial that is done; None if there is no finite number."""
     split, _, number = metric.partition("/")
     if outcome.status != "done" or not outcome.result:
         return None
@@ -113,7 +113,7 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out
         arms: the arms with their trials.
         metric: as split/name.
         baseline: the name of an arm.
-        left_out: how many trials were left out because they repeat another one's flags and seed.
+        left_out: the number of trials that were left out because they repeat another one's flags and seed.
 
     Raises:
         KeyError: no arm has the name of the baseline.
@@ -128,7 +128,7 @@ def compare(name: str, arms: Sequence[Arm], metric: str, baseline: str, left_out
     outcomes = [outcome for arm in arms for outcome in arm.outcomes]
     notes = [*_test_notes(rows, metric), *_pair_notes(rows), *_trial_notes(outcomes, metric), *_origin_notes(outcomes)]
     if left_out:
-        notes.append(f"{_count(left_out, 'trial')} left out: of the same flags and seed as another one.")
+        notes.append(f"{_count(left_out, 'trial')} left out, with the same flags and seed as another one.")
     return Comparison(name, metric, measure, baseline, rows, notes)
 
 
@@ -138,9 +138,9 @@ def _alike(differences: Sequence[float]) -> bool:
 
 
 def _row(arm: Arm, base: Arm, metric: str) -> Row:
-    values, theirs = _values(arm, metric), _values(base, metric)
-    paired = [seed for seed in values if seed in theirs]
-    differences = [values[seed] - theirs[seed] for seed in paired] if arm is not base else []
+    values, base_values = _values(arm, metric), _values(base, metric)
+    paired = [seed for seed in values if seed in base_values]
+    differences = [values[seed] - base_values[seed] for seed in paired] if arm is not base else []
     low, high = t_interval(differences)
     status = Counter(outcome.status for outcome in arm.outcomes)
     return Row(
@@ -176,7 +176,7 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 
 def _test_notes(rows: Sequence[Row], metric: str) -> Iterable[str]:
-    """Yields what the tests cannot show."""
+    """Yields notes on the limits of the tests."""
     split = metric.partition("/")[0]
     least = holm([least_sign_flip(row.paired) if row.p_sign is not None else None for row in rows])
     powerless = [row.paired for row, p in zip(rows, least, strict=True) if p is not None and p >= ALPHA]
@@ -189,31 +189,31 @@ def _test_notes(rows: Sequence[Row], metric: str) -> Iterable[str]:
             f"{seeds_needed(comparisons)} seeds would be needed."
         )
     if any(row.paired > 1 and row.p_t is None for row in rows[1:]):
-        yield "Where all differences are alike there is no t test, and no interval: more seeds would show their spread."
+        yield "If all differences are equal there is no t test and no interval; more seeds would show their spread."
     if any(row.low is not None or row.p_sign is not None for row in rows):
-        yield f"Intervals and p values are over seeds on this fixed {split} set: they say nothing of other {split} sets."
+        yield f"Intervals and p values are over seeds on this fixed {split} set; they say nothing about other {split} sets."
     if split == "test":
-        yield "The step whose weights are tested was chosen on validation."
+        yield "The tested weights are those of the best step on validation."
     else:
-        yield "These values are those that the best step was chosen by: they are optimistic."
+        yield "These values also selected the best step, so they are optimistic."
 
 
 def _pair_notes(rows: Sequence[Row]) -> Iterable[str]:
-    """Yields the arms that have values for other seeds than the baseline."""
+    """Yields a note for each arm that has values for other seeds than the baseline."""
     base = len(rows[0].values)
     for row in rows[1:]:
         if row.values and row.paired < max(len(row.values), base):
             yield (
                 f"{row.arm}: {_count(row.paired, 'seed')} in common with the baseline "
-                f"(values: {len(row.values)}, the baseline's: {base}); the difference is over these alone."
+                f"(values: {len(row.values)}, the baseline's: {base}); the difference is over these seeds only."
             )
 
 
 def _trial_notes(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
-    """Yields how many trials are not in the means."""
+    """Yields notes on the trials that are not in the means."""
     status = Counter(outcome.status for outcome in outcomes)
     if status["diverged"]:
-        yield f"{_count(status['diverged'], 'trial')} of {len(outcomes)} diverged, and not in the means."
+        yield f"{_count(status['diverged'], 'trial')} of {len(outcomes)} diverged and did not enter the means."
     if status["damaged"]:
         fault = next(outcome.error for outcome in outcomes if outcome.status == "damaged")
         yield f"{_count(status['damaged'], 'trial')} of {len(outcomes)} damaged; the first: {fault.splitlines()[0]}"
@@ -221,13 +221,13 @@ def _trial_notes(outcomes: Sequence[Outcome], metric: str) -> Iterable[str]:
         error = next((outcome.error for outcome in outcomes if outcome.status == "failed" and outcome.error), "unknown")
         yield f"{_count(status['failed'], 'trial')} of {len(outcomes)} failed; the first error: {error.splitlines()[0]}"
     if status["missing"]:
-        yield f"{_count(status['missing'], 'trial')} of {len(outcomes)} missing: not finished, or not begun."
+        yield f"{_count(status['missing'], 'trial')} of {len(outcomes)} missing: not finished, or not started."
     if without := sum(outcome.status == "done" and value(outcome, metric) is None for outcome in outcomes):
         yield f"{_count(without, 'trial')} of {len(outcomes)} done, but without {metric}."
 
 
 def _origin_notes(outcomes: Sequence[Outcome]) -> Iterable[str]:
-    """Yields the commits and the pack widths, where trials differ in them."""
+    """Yields the commits and the pack widths, if trials differ in them."""
     finished = [outcome for outcome in outcomes if outcome.result]
     commits = {sha[:9] for outcome in finished for sha in (outcome.git_sha or "unknown").split("+")}
     if len(commits) > 1:
@@ -235,8 +235,8 @@ def _origin_notes(outcomes: Sequence[Outcome]) -> Iterable[str]:
     packs = {outcome.pack for outcome in finished if outcome.pack}
     if len(packs) > 1:
         yield (
-            f"Trials were packed differently ({', '.join(map(str, sorted(packs)))} together): "
-            "results then agree to rounding only; compare statistics, not bits."
+            f"Trials ran in packs of different widths ({', '.join(map(str, sorted(packs)))}): "
+            "their results agree only up to rounding; compare statistics, not bits."
         )
 
 

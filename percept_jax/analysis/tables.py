@@ -11,7 +11,7 @@ from percept_jax.analysis.comparison import Comparison, Row
 from percept_jax.metrics import Metric
 
 _UNKNOWN = "—"
-# A terminal shows at least so many columns of an arm's name, if it is that long.
+# The column of arm names is at least this wide in a terminal, if a name is that long.
 _NAME = 30
 _TEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -21,7 +21,7 @@ _TEX = {
 
 
 def write(c: Comparison, folder: Path) -> list[Path]:
-    """Writes table.md, table.tex and table.csv. Returns their paths. Raises StorageError where they cannot be written."""
+    """Writes table.md, table.tex and table.csv. Returns their paths. Raises StorageError if they cannot be written."""
     texts = {"table.md": markdown(c), "table.tex": latex(c), "table.csv": csv_text(c)}
     for name, text in texts.items():
         files.write_bytes(folder / name, text.encode())
@@ -81,7 +81,7 @@ def csv_text(c: Comparison) -> str:
 
 
 def plain(c: Comparison, width: int) -> str:
-    """Returns the table as text for a terminal of `width` columns; it is wider where the numbers would not fit."""
+    """Returns the table as text for a terminal of `width` columns; it is wider if the numbers do not fit."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -146,7 +146,7 @@ def _p(p: float | None) -> str:
 
 
 def best(c: Comparison) -> float | None:
-    """Returns the best mean; None where there are fewer than two."""
+    """Returns the best mean; None if there are fewer than two."""
     means = [row.mean for row in c.rows if row.mean is not None]
     return max(means, key=lambda mean: c.measure.sign * mean) if len(means) > 1 else None
 

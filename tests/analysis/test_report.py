@@ -238,7 +238,7 @@ def test_a_damaged_log_costs_its_own_curve_and_is_told_of(sweep, tmp_path):
     paths = report.write(comparison, arms, tmp_path / "out")
     assert [p.name for p in paths] == [p.name for p in whole]
     assert paths[0].read_bytes() != whole[0].read_bytes()
-    assert f"1 trial has no part in the learning curves: {path}: line 1 is damaged" in paths[-1].read_text()
+    assert f"1 trial is missing from the learning curves: {path}: line 1 is damaged" in paths[-1].read_text()
 
 
 def test_a_finished_trial_without_a_log_is_told_of(sweep, tmp_path):
@@ -247,7 +247,7 @@ def test_a_finished_trial_without_a_log_is_told_of(sweep, tmp_path):
     for outcome in outcomes:
         (outcome.path / "metrics.jsonl").unlink()
     text = report.write(comparison, [arms[0]._replace(outcomes=outcomes), *arms[1:]], tmp_path / "out")[-1].read_text()
-    assert "2 trials have no part in the learning curves: " in text
+    assert "2 trials are missing from the learning curves: " in text
     assert "there is no such file" in text
 
 
@@ -256,4 +256,6 @@ def test_names_beyond_the_font_are_numbered_as_the_rows_of_the_table(sweep, tmp_
     settings = {name: ({"a": str(i), "b": name}, [0.5, 0.6], 0) for i, name in enumerate(names)}
     paths = report.write(*sweep(settings), tmp_path / "out")
     assert [path.name for path in paths] == ["curves.png", "metric_a.png", "report.html"]
-    assert "Names that cannot be drawn here, or look alike, are numbers of rows of the table." in paths[-1].read_text()
+    assert (
+        "Arms whose names cannot be drawn, or look alike, are shown by their row numbers in the table." in paths[-1].read_text()
+    )

@@ -100,7 +100,7 @@ def test_notes_tell_when_too_few_seeds_can_show_nothing():
 
 
 def test_notes_tell_of_splits_commits_and_packs():
-    assert any("chosen on validation" in note for note in by_hand().notes)
+    assert any("best step on validation" in note for note in by_hand().notes)
     assert any("over seeds on this fixed test set" in note for note in by_hand().notes)
     assert not any("commits" in note or "packed" in note or "diverged" in note for note in by_hand().notes)
     outcomes = [
@@ -109,9 +109,9 @@ def test_notes_tell_of_splits_commits_and_packs():
         Outcome(2, None, "missing", None, "d" * 40, 2),
     ]
     notes = table(Arm("baseline", FLAGS, outcomes), metric="validation/accuracy").notes
-    assert notes[0] == "These values are those that the best step was chosen by: they are optimistic."
+    assert notes[0] == "These values also selected the best step, so they are optimistic."
     assert "different commits: aaaaaaaaa, bbbbbbbbb, ccccccccc." in "\n".join(notes)
-    assert "packed differently (1, 8 together)" in "\n".join(notes)
+    assert "packs of different widths (1, 8)" in "\n".join(notes)
     assert not any("over seeds" in note for note in notes)  # no interval, no p value
 
 

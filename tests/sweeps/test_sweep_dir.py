@@ -238,7 +238,7 @@ def test_what_is_beside_packs_and_logs_stays(done, tmp_path):
 def test_tables_never_go_into_another_sweep_or_through_a_link(again, done, tmp_path, capsys):
     folder, _ = again
     before = everything(folder)
-    assert "whose tables are its own" in refused(capsys, ["compare", str(done / "done"), f"--to={folder}"], 2)
+    assert "which holds the sweep's own tables" in refused(capsys, ["compare", str(done / "done"), f"--to={folder}"], 2)
     assert everything(folder) == before
     (tmp_path / "public").write_text("old")
     (folder / "table.md").unlink()
