@@ -1,4 +1,4 @@
-"""Pictures of arrays: a decision boundary in the plane, and images in rows and columns. Each is put in place in one piece."""
+"""Draws arrays: a decision boundary in the plane, and a grid of images. Each file is written atomically."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ def draw_boundary(
     features: Sequence[str],
     classes: Sequence[str],
 ) -> None:
-    """Draws the predicted class of each place of a plane, and labeled points on top of it.
+    """Draws the predicted class at each position of a plane, and labeled points on top of it.
 
     Args:
         path: the PNG file to write.
         x, y: the plane's coordinates, `[columns]` and `[rows]`.
-        predicted: the class of each place, int `[rows, columns]`.
+        predicted: the class at each position, int `[rows, columns]`.
         points: by split, points `[points, 2]` and their labels `[points]`.
         features: the names of x and y.
         classes: a name for each label.
@@ -33,14 +33,14 @@ def draw_boundary(
     axes = figure.subplots()
     axes.pcolormesh(x, y, predicted, cmap=class_colors(len(classes), 0.35), vmin=-0.5, vmax=len(classes) - 0.5, rasterized=True)
     names = labels.written(classes)
-    for (split, (places, truth)), marker in zip(points.items(), "o^", strict=True):
+    for (split, (positions, truth)), marker in zip(points.items(), "o^", strict=True):
         for label, name in enumerate(names.texts):
-            here = places[truth == label]
+            of_class = positions[truth == label]
             style = {"marker": marker, "s": 22, "edgecolors": "black", "linewidths": 0.5}
             text = f"{name} ({split})"
             # Matplotlib leaves a label that starts with "_" out of the legend.
             text = " " + text if text.startswith("_") else text
-            axes.scatter(here[:, 0], here[:, 1], color=class_colors(len(classes))(label), label=text, **style)
+            axes.scatter(of_class[:, 0], of_class[:, 1], color=class_colors(len(classes))(label), label=text, **style)
     axes.set_xlabel(features[0], parse_math=False)
     axes.set_ylabel(features[1], parse_math=False)
     if len(classes) <= labels.MOST_NAMES // 4:

@@ -1,4 +1,4 @@
-"""Matplotlib figures, as a size and as the bytes of a PNG file. Matplotlib takes a second to import, so it is imported late."""
+"""Makes matplotlib figures and PNG files of them. Matplotlib takes a second to import, so it is imported late."""
 
 import io
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Returns an empty figure, its size in inches."""
+    """Returns an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Names of classes and arms in a form that a picture can show: in fonts that have their letters, else as numbers.
+"""Prepares names of classes and arms for a picture: in fonts that have their letters, else as numbers.
 
 Matplotlib draws a letter that its font lacks as a box, and warns on standard error.
 """
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 from percept_jax.errors import in_a_line
 
-# The columns that a name may take; a full-width letter, such as a Chinese one, takes two.
+# The most columns that a name may take; a full-width letter, such as a Chinese one, takes two.
 LONGEST = 24
-# A picture of more classes shows their colors alone, without their names.
+# A picture of more classes shows only their colors, without their names.
 MOST_NAMES = 40
-# At most so many other fonts are opened, and so many of them are used in one picture.
-_LOOKED_AT, _TAKEN = 300, 4
+# The most other fonts that are opened, and that are used in one picture.
+_MOST_OPENED, _MOST_USED = 300, 4
 
-# Fonts with many letters, which are looked at first; and fonts that show a box for every letter, or whose letters are not those
-# of Unicode.
+# Fonts with many letters, which are tried first; and fonts that show a box for every letter, or whose letters are not those of
+# Unicode.
 _LARGE = ("noto", "cjk", "unicode", "wenquanyi", "droid", "han", "gothic", "ming", "hei", "arabic", "emoji", "symbol", "free")
 _UNFIT = ("last resort", "nonunicode", "cmsy", "cmex", "cmmi", "cmtt", "cmr", "cmb", "cmss")
 
@@ -52,7 +52,7 @@ def written(names: Sequence[str], what: str = "", longest: int = LONGEST, first:
     Args:
         names: the names of classes or arms; any text.
         what: the text before a number.
-        longest: how many columns a name may take.
+        longest: the most columns that a name may take.
         first: the number of the first name.
     """
     from matplotlib import rcParams
@@ -79,7 +79,7 @@ def columns(text: str) -> int:
 
 
 def _printable(name: str) -> str:
-    """Returns a name in one line, without the characters that only control the layout of others."""
+    """Returns a name in one line, without format characters (Unicode category Cf)."""
     return "".join(letter for letter in in_a_line(name) if unicodedata.category(letter) != "Cf")
 
 
@@ -95,7 +95,7 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def _file_of(family: str) -> str:
-    """Returns the font file of a family; where there is none, that of matplotlib's own font."""
+    """Returns the font file of a family, or of matplotlib's default font if there is none."""
     from matplotlib import font_manager
 
     return font_manager.findfont(font_manager.FontProperties(family=[family]))
@@ -124,15 +124,15 @@ def _families_with(absent: Collection[str]) -> dict[str, str]:
     upright = [entry for entry in font_manager.fontManager.ttflist if (entry.style, entry.weight) == ("normal", 400)]
     files = {entry.name: entry.fname for entry in upright if not any(word in entry.name.lower() for word in _UNFIT)}
     families = sorted(files, key=lambda family: (not any(word in family.lower() for word in _LARGE), family))
-    taken, rest, found = {}, set(absent), {}
-    for family in families[:_LOOKED_AT]:
+    used, rest, found = {}, set(absent), {}
+    for family in families[:_MOST_OPENED]:
         found[family] = _letters_of(files[family]) & set(absent)
         if found[family] >= rest:
             break
-    while rest and len(taken) < _TAKEN:
+    while rest and len(used) < _MOST_USED:
         most = max(found, key=lambda family: len(found[family] & rest), default="")
         if not most or not found[most] & rest:
             break
-        taken[most] = files[most]
+        used[most] = files[most]
         rest -= found[most]
-    return taken
+    return used

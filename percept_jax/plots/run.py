@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from the files in its directory: training.png and confusion.png. Each is put in place in one piece."""
+"""Draws training.png and confusion.png of a run from the files in its directory. Each picture is written atomically."""
 
 import csv
 from collections.abc import Callable
@@ -35,13 +35,13 @@ def draw_run(path: Path) -> list[Path]:
 def draw_finished_run(path: Path, note: Callable[[str], None], again: bool = False) -> None:
     """Draws the pictures of a finished run, unless another process holds its directory.
 
-    A fault is only a note, because nothing that goes wrong in a plotting library may cost a run.
+    An error is only a note, because nothing that goes wrong in a plotting library may make a run fail.
 
     Args:
         path: the run directory.
-        note: is called with a line that says what went wrong.
-        again: whether to draw pictures that are there already. Otherwise only a run that lacks some, because it was killed before
-            it had drawn them, gets its pictures.
+        note: called with a line that says what went wrong.
+        again: whether to draw pictures that already exist. Otherwise pictures are drawn only if some are missing, because the run
+            was killed before it had drawn them.
     """
     if not again and all((path / name).exists() for name in _pictures(path)):
         return
@@ -64,7 +64,7 @@ def _pictures(path: Path) -> dict[str, Callable[[Path], bytes]]:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run directory's metrics.jsonl, each with a step, a split and numbers.
 
-    Raises StorageError where there is no such file, or where a line has something else.
+    Raises StorageError if there is no such file, or if a line has anything else.
     """
     file = path / "metrics.jsonl"
     if not file.is_file():
@@ -75,12 +75,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for i, line in enumerate(lines, 1):
         whole = isinstance(line, dict) and isinstance(line.get("split"), str) and metrics.as_number(line.get("step")) is not None
         if not whole or any(metrics.as_number(line[name]) is None for name in names & line.keys()):
-            raise StorageError(f"{file}: line {i} is damaged: it is not a step, a split and its metrics")
+            raise StorageError(f"{file}: line {i} is damaged: it does not hold a step, a split and its metrics")
     return lines
 
 
 def metrics_of(path: Path) -> tuple[Metric, ...]:
-    """Returns the metrics of the run in a directory. Raises StorageError where provenance.json is damaged."""
+    """Returns the metrics of the run in a directory. Raises StorageError if provenance.json is damaged."""
     mark = path / "provenance.json"
     return metrics.read(records.read(mark, Provenance)) if mark.exists() else metrics.EARLIER
 
@@ -103,7 +103,7 @@ def _training(path: Path) -> bytes:
             axes.plot([float(r["step"]) for r in rows], [float(r[name]) for r in rows], label=split, **style)
         axes.set(xlabel="step", ylabel=name)
         axes.grid(alpha=0.3)
-        # Where such a curve rarely is: to search for the best place takes seconds for a long log.
+        # Curves rarely pass this corner; matplotlib's search for the best place takes seconds for a long log.
         axes.legend(loc="lower right" if name in rising else "upper right")
     if any(line.get("loss", 0) > 0 for line in lines):
         figure.axes[0].set_yscale("log")
@@ -121,7 +121,7 @@ def _confusion(path: Path) -> bytes:
     axes.set(xlabel="predicted", ylabel="true")
     if len(names) <= labels.MOST_NAMES:
         shown = labels.written(names)
-        # A $ is a letter like any other.
+        # A $ in a name must not start a formula.
         style = {"parse_math": False, "fontfamily": shown.families}
         axes.set_xticks(range(len(names)), shown.texts, rotation=90 if shown.columns > 2 else 0, **style)
         axes.set_yticks(range(len(names)), shown.texts, **style)
@@ -132,14 +132,14 @@ def _confusion(path: Path) -> bytes:
 
 
 def _read_confusion(path: Path) -> tuple[list[str], np.ndarray]:
-    """Returns the classes' names, and the counts `[true, predicted]`. Raises StorageError where the file is damaged."""
+    """Returns the classes' names, and the counts `[true, predicted]`. Raises StorageError if the file is damaged."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             (_, *names), *rows = csv.reader(file)
         if not names or [row[0] for row in rows] != names or any(len(row) != len(names) + 1 for row in rows):
-            raise ValueError("it has not a row and a column for each class")
+            raise ValueError("it does not have a row and a column for each class")
         if not all(cell.isascii() and cell.isdigit() and len(cell) < 19 for row in rows for cell in row[1:]):
-            raise ValueError("it holds something else than counts")
+            raise ValueError("it holds entries that are not counts")
         return names, np.array([row[1:] for row in rows], np.int64)
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise StorageError(f"{path}: cannot be read: {error}") from error
