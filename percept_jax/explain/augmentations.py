@@ -1,4 +1,4 @@
-"""What augmentation makes of training images."""
+"""Draws training images with their augmented versions."""
 
 import dataclasses
 from functools import partial
@@ -17,13 +17,17 @@ from percept_jax.training.batch import center_crop, training_batch
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path, run_path
 
-# Images, and how often each is changed.
+# The number of images, and of augmented versions of each.
 ROWS, DRAWS = 8, 9
 
 
 def draw(experiment: Experiment, name: str) -> Path:
-    """Draws the first training images, and what the training step makes of them, into runs/<name>/augmentations.png."""
-    # The length of a run that there is not.
+    """Draws the first training images as they are and as the training step augments them.
+
+    Writes runs/<name>/augmentations.png and returns its path. Raises UsageError if the data set has no images, or if no
+    augmentation is on.
+    """
+    # Nothing is trained, but the experiment is valid only with a length.
     steps = experiment.steps or not experiment.epochs
     experiment = dataclasses.replace(
         experiment, dataset=registry.located(experiment.dataset, data_path(experiment.data_dir)), steps=int(steps)
@@ -36,7 +40,7 @@ def draw(experiment: Experiment, name: str) -> Path:
         raise UsageError(f"{experiment.dataset} has no images", "augmentations")
     program = make_program(experiment, dataset.spec)
     if not program.augmentation.changes and not program.augmentation.mixup and not program.crop:
-        raise UsageError("there is none: see --help, such as --rotation=15", "augmentations")
+        raise UsageError("no augmentation is on; choose one of those in --help, such as --rotation=15", "augmentations")
     data = preprocess.device_data(dataset, preprocess.fit(experiment.normalize, dataset), experiment.real_dtype)
     index = dataset.spec.roles["train"][:ROWS]
     draw = jax.jit(partial(training_batch, program=program))

@@ -1,4 +1,4 @@
-"""The decision boundary of a model of points in the plane."""
+"""Draws the decision boundary of a model of points in the plane."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from percept_jax.errors import UsageError
 from percept_jax.plots.arrays import draw_boundary
 from percept_jax.training import preflight
 
-# Places a side at which the model is asked.
+# The model is evaluated on a grid of this many positions a side.
 GRID = 300
 
 
 def draw(trained: api.Trained, data_dir: str) -> Path:
-    """Draws boundary.png into the run directory. Returns its path. Raises UsageError for a model of anything but points."""
+    """Draws boundary.png into the run directory. Returns its path. Raises UsageError unless the model's inputs are points."""
     if trained.preprocessing.kind != "points":
-        raise UsageError(f"{trained.experiment.dataset} has no points: a boundary is drawn of those in the plane", "boundary")
+        raise UsageError(f"{trained.experiment.dataset} has no points in the plane, so it has no boundary to draw", "boundary")
     dataset = preflight.dataset_of(trained.experiment, data_dir)
     points = dataset.inputs.reshape(len(dataset.inputs), -1)
     low, high = points.min(0), points.max(0)
