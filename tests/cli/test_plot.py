@@ -44,5 +44,5 @@ def test_plot_shows_what_augmentation_does_to_training_images(tmp_path, capsys, 
     assert main([str(tmp_path / "my.flags"), "--augmentations"]) == 2
     assert main(["plot", "x", "--boundary"]) == 2
     assert main(["plot", "--augmentations", "--dataset=digits"]) == 2
-    assert "--augmentations: there is none" in capsys.readouterr().err
+    assert "--augmentations: no augmentation is on" in capsys.readouterr().err
     assert main(["plot", "--augmentations", "--dataset=digits", "--cutout=3"]) == 0
