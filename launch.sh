@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The one way in: sets .venv up once, then runs what it is given. Needs bash, and Python 3.11 or newer with venv.
-# Paths on the command line are the caller's: only `test` changes directory.
+# The entry point: sets up .venv once, then runs the given command. It needs bash, and Python 3.11 or newer with venv.
+# Paths on the command line are relative to the caller's directory; only `test` changes directory.
 set -euo pipefail
 script=${BASH_SOURCE[0]}
-while [[ -L $script ]]; do  # readlink -f is not everywhere
+# readlink -f is not available everywhere.
+while [[ -L $script ]]; do
   target=$(readlink "$script")
   [[ $target == /* ]] && script=$target || script=$(dirname "$script")/$target
 done
@@ -12,25 +13,25 @@ venv=$root/.venv
 
 usage() {
   cat <<'TEXT'
-percept_jax: one flag file in, a trained, measured, reproducible model out.
+percept_jax: trains a model from one flag file, measures it, and keeps it reproducible.
 
   ./launch.sh FILE.flags [--flag=value ...]     train an experiment, resume it, or show its result
   ./launch.sh FILE.sweep [--flag=value ...]     run a sweep, resume it, or show its table
-  ./launch.sh compare SWEEP_OR_RUN_DIR...       the table of finished and half-finished sweeps, or of runs
-  ./launch.sh list                              models, data sets, experiments
-  ./launch.sh prepare NAME [--from=DIR]         a data set into a TFDS folder, out of its authors' files
-  ./launch.sh evaluate RUN_DIR                  accuracy and loss of a trained model
-  ./launch.sh predict RUN_DIR IMAGE_OR_FOLDER... what a trained model sees in PNG or JPEG files; or POINT, FILE.npz, SENTENCE, TEXT
-  ./launch.sh export RUN_DIR --to=FILE.safetensors its weights, for --init_from
-  ./launch.sh plot RUN_DIR [--boundary]         the pictures of a run; the decision boundary of a model of points
-  ./launch.sh plot --augmentations FILE.flags   what its augmentation does to training images
-  ./launch.sh setup                             install, or add what PERCEPT_EXTRAS names (cuda, tpu, tf, bench)
-  ./launch.sh test [pytest arguments]           the test suite
-  ./launch.sh bench [NAME ...]                  what the published figures were measured with
+  ./launch.sh compare SWEEP_OR_RUN_DIR...       show the table of finished or unfinished sweeps, or of runs
+  ./launch.sh list                              list the models, data sets and experiments
+  ./launch.sh prepare NAME [--from=DIR]         write a data set to a TFDS folder, from its authors' files
+  ./launch.sh evaluate RUN_DIR                  measure a trained model on its validation and test data
+  ./launch.sh predict RUN_DIR IMAGE_OR_FOLDER... predict images (PNG or JPEG); or POINT, FILE.npz, SENTENCE, TEXT
+  ./launch.sh export RUN_DIR --to=FILE.safetensors write its weights to a file, for --init_from
+  ./launch.sh plot RUN_DIR [--boundary]         draw the pictures of a run, or the decision boundary of a model of points
+  ./launch.sh plot --augmentations FILE.flags   draw augmented training images
+  ./launch.sh setup                             install, with the extras in PERCEPT_EXTRAS (cuda, tpu, tf, bench)
+  ./launch.sh test [pytest arguments]           run the test suite
+  ./launch.sh bench [NAME ...]                  run the benchmarks behind the published figures
 
-  ... --help      what each flag does, with its default
-  ... --dry_run   what would run: flags with their origins, layers, parameters, memory, steps; of a sweep arms, trials, time
-  ... --json      one JSON object as the last line of standard output
+  ... --help      show what each flag does, with its default
+  ... --dry_run   show what would run: flags and their origins, layers, parameters, memory, steps; of a sweep arms, trials, time
+  ... --json      print the result as one JSON object, as the last line of standard output
 
 Examples
   ./launch.sh experiments/digits_lenet.flags
@@ -41,7 +42,7 @@ Examples
 TEXT
 }
 
-# Installs the project with the extras asked for, now or before, unless that has been done for these very requirements.
+# Installs the project with the extras requested now or earlier, unless they are installed for the current requirements.
 setup() {
   local wanted python tried
   wanted=$(printf '%s\n' "$@" ${PERCEPT_EXTRAS:+${PERCEPT_EXTRAS//,/ }} $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
@@ -49,13 +50,14 @@ setup() {
   for tried in python3 python3.14 python3.13 python3.12 python3.11; do
     if "$tried" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$tried; break; fi
   done
-  [[ -n ${python-} ]] || fail "Python 3.11 or newer is needed"
+  [[ -n ${python-} ]] || fail "Python 3.11 or newer is required"
   exec 9>"$root/.venv.lock"
-  "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'  # this shell holds it from here on: twenty tasks may start at once
+  # This shell holds the lock from here on, so many tasks may start at once.
+  "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)'
   wanted=$(printf '%s\n' "$wanted" $(cat "$venv/extras" 2>/dev/null || true) | sort -u | sed '/^$/d')
   if ! installed "$wanted"; then
-    echo "setting up $venv: one to three minutes, once" >&2
-    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" || fail "cannot make $venv; is Python's venv module installed?"
+    echo "setting up $venv, which takes one to three minutes the first time" >&2
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" || fail "cannot create $venv; is Python's venv module installed?"
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check --constraint "$root/requirements.lock" \
       --editable "$root${wanted:+[$(paste -sd, - <<<"$wanted")]}" 1>&2 || fail "installation failed"
     printf '%s\n' "$wanted" >"$venv/extras"
@@ -83,7 +85,8 @@ else
   setup $extra
   python=$venv/bin/python
 fi
-export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}  # this checkout's code; -P: and nothing of the caller's directory
+# Python imports the code of this checkout and, with -P, nothing from the caller's directory.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 case $1 in
   setup) [[ $# -eq 1 ]] || fail "usage: ./launch.sh setup, with PERCEPT_EXTRAS=cuda for extras" 2; echo "ready: $python" ;;
   test) shift; cd "$root"; exec "$python" -P -m pytest "$@" ;;
@@ -92,8 +95,9 @@ case $1 in
     [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' [!_]*.py | sed 's/\.py$//')
     failed=0
     for name in "$@"; do
-      [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark $name; there are: $(cd "$root/benchmarks" && echo [!_]*.py)" 2
-      PYTHONPATH=$root/benchmarks:$PYTHONPATH "$python" -P "$root/benchmarks/$name.py" || failed=1  # the others do not need it
+      [[ -f $root/benchmarks/$name.py ]] || fail "no benchmark is called $name; there are: $(cd "$root/benchmarks" && echo [!_]*.py)" 2
+      # If one benchmark fails, the others still run.
+      PYTHONPATH=$root/benchmarks:$PYTHONPATH "$python" -P "$root/benchmarks/$name.py" || failed=1
     done
     exit $failed
     ;;

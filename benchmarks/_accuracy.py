@@ -1,7 +1,7 @@
-"""What the benchmarks of accuracy share: a table of experiments over seeds.
+"""Shared code of the accuracy benchmarks: prints a table of experiments over seeds.
 
-Each run is its own process, started as a user would. As many run side by side as there are cores, each on one of them: two
-such runs take less time than one on two cores after the other. A run that is already finished is taken as it is.
+Each run is its own process, started as a user would start it. One run per core is active at a time, because two runs on one core
+each take less time than two runs one after the other on both cores. A run that is already finished is not repeated.
 """
 
 import json
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Runs:
-    """Runs of experiments, one a core at a time."""
+    """Runs experiments in parallel, one per core."""
 
     def __init__(self) -> None:
         self._cores: queue.Queue = queue.Queue()
@@ -30,11 +30,11 @@ class Runs:
         self._pool = ThreadPoolExecutor(self._cores.qsize())
 
     def start(self, name: str, flags: Sequence[str]) -> Future[dict[str, Any]]:
-        """What experiments/<name>.flags comes to with these flags, in time; SystemExit with its message where it fails."""
+        """Starts experiments/<name>.flags with these flags. The future gives its result, or SystemExit with its message."""
         return self._pool.submit(self._run, name, flags)
 
     def stop(self) -> None:
-        """Starts no more of them."""
+        """Cancels the runs that have not started."""
         self._pool.shutdown(cancel_futures=True)
 
     def _run(self, name: str, flags: Sequence[str]) -> dict[str, Any]:
@@ -50,9 +50,9 @@ class Runs:
 
 
 def table(names: Mapping[str, int], flags: Sequence[str] = ()) -> None:
-    """Prints a row for each experiment of `experiments/`, over so many seeds from 0 on: mean and standard deviation.
+    """Prints mean and standard deviation for each experiment; `names` maps experiments to their numbers of seeds, from 0 on.
 
-    Seconds are the median of what a run took on one core, without its process's start.
+    Seconds are the median time of a run on one core, without the start of its process.
     """
     print("| experiment | n | parameters | metric | validation | test | test loss | steps | seconds on a core |")
     print("|---|---|---|---|---|---|---|---|---|")

@@ -2,7 +2,7 @@
 
 ./launch.sh bench baselines
 
-Their one setting is chosen on the validation split: 1, 3 or 5 neighbors, and the strength of the penalty. Both are
+The number of neighbors (1, 3 or 5) and the strength of the penalty are chosen on the validation split. Both methods are
 deterministic, so there is no spread to report.
 """
 
@@ -24,7 +24,7 @@ CANDIDATES = {
 
 
 def main() -> None:
-    """Prints one row a method."""
+    """Prints one row per method."""
     info = registry.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
     dataset = registry.load("mnist", data_path(""), info, 28)
     pixels = dataset.inputs.reshape(len(dataset.inputs), -1).astype(np.float32) / 255

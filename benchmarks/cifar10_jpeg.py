@@ -1,6 +1,6 @@
 """Test accuracy of experiments/cifar10_cnn.flags over seeds 0 to 2, on CIFAR-10's images compressed as JPEG.
 
-The TFDS folder `cifar10_jpeg` is looked for where every data set is; a figure on it is not quite one on CIFAR-10.
+The TFDS folder `cifar10_jpeg` must be in the data directory. Because of the compression, results differ from those on CIFAR-10.
 
 ./launch.sh bench cifar10_jpeg
 """

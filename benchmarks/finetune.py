@@ -1,4 +1,4 @@
-"""Test accuracy on the digits scans, learned from 200 of them: after MNIST, and from scratch, over seeds 0 to 9.
+"""Test accuracy on the digits data set with 200 training images, fine-tuned from MNIST and from scratch, seeds 0 to 9.
 
 ./launch.sh bench finetune
 """
@@ -11,7 +11,7 @@ SEEDS = range(10)
 
 
 def main() -> None:
-    """Trains on MNIST, unless that is done; then prints a row a seed."""
+    """Trains on MNIST unless that run is finished, then prints the accuracies by seed."""
     runs = Runs()
     try:
         start = runs.start("mnist_crops", ["--run_dir="]).result()["run_dir"]

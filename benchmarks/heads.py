@@ -1,12 +1,12 @@
-"""Whether every measured experiment that takes under five minutes still gives the numbers that it gave, digit for digit.
+"""Checks that every measured experiment that takes under five minutes still gives exactly the recorded numbers.
 
 ./launch.sh bench heads
 
-Each runs with seed 0 in a temporary directory, one a core. Every number that it logs, but timings, is compared with those of
-benchmarks/results/heads.json, which is written where there is none: delete it to record anew. They are those of one kind of
-processor, one number of threads and one version of JAX; elsewhere they differ by rounding, and more after many steps.
+Each experiment runs with seed 0 in a temporary directory, one per core. Every logged number except timings is compared with
+benchmarks/results/heads.json, which is written if it does not exist: delete it to record new numbers. They hold for one type of
+processor, one number of threads and one version of JAX; elsewhere they differ by rounding, and by more after many steps.
 
-The data directory ($TFDS_DATA_DIR, else data/) holds mnist (`./launch.sh prepare mnist`) and the files of sequences.
+The data directory ($TFDS_DATA_DIR, else data/) must hold mnist (`./launch.sh prepare mnist`) and the files of sequences.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ TIMINGS = {"examples_per_second"}
 
 
 def measured() -> list[str]:
-    """The experiments whose head states a time below 300 s, in the order of their names."""
+    """Returns the experiments whose head comment states a time below 300 s, sorted by name."""
     names = []
     for path in sorted((ROOT / "experiments").glob("*.flags")):
         head = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
@@ -39,7 +39,7 @@ def measured() -> list[str]:
 
 
 def numbers(run_dir: Path) -> dict[str, Any]:
-    """A checksum of everything that a run has logged, and its result, without times."""
+    """Returns a checksum of all that a run logged, and its result, both without times."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((run_dir / "result.json").read_text())
     logged = json.dumps([{key: value for key, value in line.items() if key not in TIMINGS} for line in lines])
@@ -50,17 +50,17 @@ def numbers(run_dir: Path) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of the processor, as Linux gives it."""
+    """Returns the name of the processor as Linux reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> int:
-    """Prints a line for each experiment; 1 where one has other numbers."""
+    """Prints a line for each experiment. Returns 1 if one has different numbers, else 0."""
     here = {"processor": processor(), "jax": version("jax"), "jaxlib": version("jaxlib")}
     record = json.loads(RECORD.read_text()) if RECORD.exists() else None
     if record and record["where"] != here:
-        print(f"recorded on {record['where']}, this is {here}: they may differ by rounding")
+        print(f"the numbers were recorded on {record['where']}, but this is {here}: they may differ by rounding")
     found, wrong, runs = {}, 0, Runs()
     with tempfile.TemporaryDirectory() as folder:
 
@@ -71,7 +71,7 @@ def main() -> int:
         started = {name: start(name) for name in names}
         try:
             for name in [*names, "finetune_digits"]:
-                # It starts from the weights of another.
+                # finetune_digits starts from the weights of mnist_crops.
                 future = started.get(name) or start(name, f"--init_from={folder}/mnist_crops")
                 future.result()
                 found[name] = numbers(Path(folder, name))

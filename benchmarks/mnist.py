@@ -1,4 +1,4 @@
-"""Test accuracy of the MNIST experiments over seeds 0 to 4; `./launch.sh prepare mnist` puts the data in place.
+"""Test accuracy of the MNIST experiments over seeds 0 to 4. `./launch.sh prepare mnist` prepares the data.
 
 ./launch.sh bench mnist
 """

@@ -1,4 +1,4 @@
-"""What little is needed of a model: a table of each word's commonest tag (ATIS), and forecasts by regression (ItalyPowerDemand).
+"""Simple baselines for sequences: each word's most common tag (ATIS), and forecasts by regression (ItalyPowerDemand).
 
 ./launch.sh bench sequence_baselines
 """
@@ -15,7 +15,7 @@ from percept_jax.training.run_dir import data_path
 
 
 def tags() -> float:
-    """Share of the test words that the commonest tag of the word in training has right; of a new word, the commonest of all."""
+    """Returns the test accuracy of tagging each word with its most common training tag; new words get the most common tag."""
     content = json.loads(registry.path_of("tagged:atis_upos.json", data_path("")).read_text())
     seen: defaultdict[str, Counter] = defaultdict(Counter)
     for word, tag in (pair for sentence in content["train"] for pair in sentence):
@@ -26,19 +26,19 @@ def tags() -> float:
 
 
 def forecasts() -> dict[str, float]:
-    """Test RMSE by method: the last 8 hours of a day told from the 16 before them."""
+    """Returns the test RMSE of each method that forecasts the last 8 hours of a day from the 16 before them."""
     reader = registry.open_reader("npz:ItalyPowerDemand.npz", data_path(""), ReaderConfig(horizon=8))
     train, test = (reader.source(split).read(range(reader.describe().splits[split])) for split in ("train", "test"))
     x, y = (np.concatenate([train[name], test[name]])[..., 0] for name in ("series", "target"))
     train = len(train["series"])
-    told = {"the mean day": np.broadcast_to(y[:train].mean(0), y[train:].shape), "the last hour read": x[train:, -1:]}
+    forecast = {"the mean day": np.broadcast_to(y[:train].mean(0), y[train:].shape), "the last hour read": x[train:, -1:]}
     for strength in (1e-9, 1.0):
-        told[f"ridge regression, penalty {strength:g}"] = Ridge(strength).fit(x[:train], y[:train]).predict(x[train:])
-    return {name: float(np.sqrt(np.mean((values - y[train:]) ** 2))) for name, values in told.items()}
+        forecast[f"ridge regression, penalty {strength:g}"] = Ridge(strength).fit(x[:train], y[:train]).predict(x[train:])
+    return {name: float(np.sqrt(np.mean((values - y[train:]) ** 2))) for name, values in forecast.items()}
 
 
 if __name__ == "__main__":
     print("| baseline | test |\n|---|---|")
-    print(f"| ATIS, each word's commonest tag: accuracy | {tags():.4f} |")
+    print(f"| ATIS, each word's most common tag: accuracy | {tags():.4f} |")
     for method, rmse in forecasts().items():
         print(f"| ItalyPowerDemand, {method}: RMSE | {rmse:.4f} |")

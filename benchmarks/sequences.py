@@ -1,4 +1,4 @@
-"""The recurrent experiments over seeds; their files are to be in the data directory, MNIST prepared.
+"""Test metrics of the recurrent experiments over seeds. Their files must be in the data directory, and MNIST prepared.
 
 ./launch.sh bench sequences
 """

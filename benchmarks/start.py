@@ -1,8 +1,8 @@
-"""From the process's first line to the first training step, on a second run: programs cached, data prepared.
+"""The time from the first line of a process to the first training step, with cached programs and prepared data.
 
     ./launch.sh bench start
 
-Medians of 7 whole processes each; the imports are cumulative.
+The figures are medians over 7 whole processes; the imports are cumulative.
 """
 
 import json
@@ -26,14 +26,14 @@ IMPORTS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one process."""
+    """Returns the wall time of one process."""
     began = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
     return time.monotonic() - began
 
 
 def main() -> None:
-    """Prints the parts, then the whole for each digits experiment."""
+    """Prints the times of the imports, then the total times of the digits experiments."""
     print("| part | seconds |\n|---|---|")
     for name, code in IMPORTS.items():
         print(f"| {name} | {statistics.median(seconds([sys.executable, '-c', code]) for _ in range(RUNS)):.2f} |", flush=True)
@@ -42,7 +42,8 @@ def main() -> None:
     for name in ("digits_linear", "digits_mlp", "digits_lenet"):
         first, compiled, whole = [], [], []
         with tempfile.TemporaryDirectory() as folder:
-            for _ in range(RUNS + 1):  # the first one fills the cache
+            # The first run fills the cache, and is not counted.
+            for _ in range(RUNS + 1):
                 run = [ROOT / "launch.sh", ROOT / f"experiments/{name}.flags", "--steps=1", f"--run_dir={folder}/run", "--fresh"]
                 env = {**os.environ, "PERCEPT_PYTHON": sys.executable}
                 began = time.monotonic()

@@ -1,9 +1,9 @@
-"""What a sweep costs: many trials in one program against one process a trial, and the width that is chosen against others.
+"""The cost of a sweep: packs of trials against one process per trial, and the automatically chosen width against others.
 
     ./launch.sh bench sweeps
 
-Whole commands, from start to table, on a warm compilation cache. In each round every variant runs once; a ratio is taken within
-its round, and the median of the rounds is shown: 3 for the perceptron, 2 for LeNet-5.
+Whole commands are timed, from the start to the table, with a warm compilation cache. In each round every variant runs once,
+ratios are taken within a round, and medians over the rounds are shown: 3 rounds for the perceptron, 2 for LeNet-5.
 """
 
 import statistics
@@ -27,7 +27,7 @@ LENET = [
 
 
 def seconds(arguments: Sequence[str]) -> float:
-    """Wall time of one command, in a new run directory."""
+    """Returns the wall time of one command in a new run directory."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
         subprocess.run([*COMMAND, *arguments, f"--run_dir={folder}/run"], check=True, capture_output=True)
@@ -35,7 +35,7 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 def rounds(variants: Mapping[str, Sequence[str]], count: int) -> list[dict[str, float]]:
-    """Seconds of each variant, round by round, after one that fills the cache."""
+    """Returns the seconds of each variant, round by round, after one round that fills the cache."""
     for arguments in variants.values():
         seconds(arguments)
     return [{name: seconds(arguments) for name, arguments in variants.items()} for _ in range(count)]
@@ -55,11 +55,11 @@ def main() -> None:
     alone = {f"alone, seed {seed}": [*MLP[:2], f"--seed={seed}"] for seed in range(3)}
     found = rounds(packs | alone, 3)
     solo = [64 * statistics.mean(row[name] for name in alone) for row in found]
-    show("digits_mlp, 16 arms x 4 seeds, 300 steps", found, solo, "64 runs alone take so many times as long")
+    show("digits_mlp, 16 arms x 4 seeds, 300 steps", found, solo, "time of 64 separate runs, relative to this")
     packs = {f"--pack={pack}": [*LENET, f"--pack={pack}"] for pack in ("auto", "off", "2", "4", "8")}
     found = rounds(packs, 2)
     best = [min(row[name] for name in packs if name != "--pack=auto") for row in found]
-    show("mnist_lenet5, 2 arms x 4 seeds, 100 steps", found, best, "the best of the others takes so much of it")
+    show("mnist_lenet5, 2 arms x 4 seeds, 100 steps", found, best, "time of the best other width, relative to this")
 
 
 if __name__ == "__main__":

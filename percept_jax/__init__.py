@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "load", "train"]
 
 
-# On first use: `import percept_jax` alone imports nothing heavy.
+# Names are imported on first use, so that `import percept_jax` alone imports nothing heavy.
 def __getattr__(name: str) -> Any:
     if name == "Experiment":
         from percept_jax.experiment import Experiment

@@ -1,4 +1,4 @@
-"""python -m percept_jax: hands over to the command line."""
+"""python -m percept_jax: runs the command line."""
 
 from percept_jax.cli.start import start
 

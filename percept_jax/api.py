@@ -1,4 +1,4 @@
-"""From Python: train an experiment, load what it left, predict."""
+"""The Python interface: trains an experiment, loads a run, predicts."""
 
 import dataclasses
 import hashlib
@@ -32,10 +32,10 @@ from percept_jax.training.trial import Trial
 
 
 class Prediction(NamedTuple):
-    """Labels `[examples]`, int; probabilities and the logits behind them, `[examples, classes]`; the classes' names.
+    """Labels `[examples]`, int; probabilities and logits `[examples, classes]`; the names of the classes.
 
-    Of a model that labels each time step: `[examples, time]` and `[examples, time, classes]`, up to the longest example; entries
-    past an example's length are undefined.
+    If the model labels each time step, the shapes are `[examples, time]` and `[examples, time, classes]`, where time is that of
+    the longest example; entries past an example's length are undefined.
     """
 
     labels: np.ndarray
@@ -50,12 +50,12 @@ class Trained:
 
     Attributes:
         path: the run directory.
-        experiment: what was run.
-        preprocessing: what is done to an example before the model sees it.
-        variables: of the Flax module.
-        best_step: the step that they are from; None before the first validation, when they are the initial ones.
-        data_crc: checksum of the data set that it was trained on.
-        result: what result.json holds; None while the run is unfinished.
+        experiment: the experiment of the run.
+        preprocessing: the preprocessing of an example for the model.
+        variables: the variables of the Flax module.
+        best_step: the step of these variables; None before the first validation, when they are the initial ones.
+        data_crc: the checksum of the training data set.
+        result: the content of result.json; None if the run is unfinished.
     """
 
     path: Path
@@ -72,12 +72,12 @@ class Trained:
 
     @property
     def task(self) -> Task:
-        """What is asked of the model."""
+        """The task of the model."""
         return self._program.task
 
     @property
     def every_step(self) -> bool:
-        """Whether its outputs are one for each time step of its input, and not for steps behind it, or one an example."""
+        """Whether there is one output per time step of the input, rather than for later steps or one per example."""
         return self._program.outputs.output_steps is not None and not isinstance(self._program.module, EncoderDecoder)
 
     @cached_property
@@ -85,60 +85,57 @@ class Trained:
         return jax.jit(partial(predict_step, program=self._program))
 
     def predict(self, inputs: np.ndarray | Sequence[np.ndarray]) -> Prediction:
-        """Classes of uint8 images `[height, width(, channels)]`, of any size and of one size each; of points `[features]`; of
-        sequences of any length, float `[time, features]` or int tokens `[time]`.
+        """Returns the predicted classes of inputs.
 
-        Raises UsageError where they are something else, or the model knows no classes.
+        The inputs are uint8 images `[height, width(, channels)]`, whose sizes may differ; points `[features]`; or sequences of
+        any length, float `[time, features]` or int tokens `[time]`.
+
+        Raises UsageError if the model does not take these inputs, or does not predict classes.
         """
         if not self.preprocessing.classes:
-            raise UsageError(f"{self.path} forecasts values; it knows no classes")
+            raise UsageError(f"{self.path} forecasts values, not classes; use forecast()")
         logits, probabilities = self._outputs(inputs)
-        return Prediction(
-            logits.argmax(-1),
-            probabilities,
-            logits,
-            self.preprocessing.classes,
-            # Probabilities may round to equals.
-        )
+        # Labels come from the logits, because probabilities may be equal after rounding.
+        return Prediction(logits.argmax(-1), probabilities, logits, self.preprocessing.classes)
 
     def forecast(self, sequences: Sequence[np.ndarray]) -> np.ndarray:
-        """Values `[sequences, (steps,) features]`, in the data set's units, of sequences as `predict` takes them.
+        """Returns forecasts `[sequences, (steps,) features]`, in the data set's units, for sequences as in `predict`.
 
-        Raises UsageError where they are something else, or the model predicts classes.
+        Raises UsageError if the model does not take these sequences, or predicts classes.
         """
         if self.preprocessing.classes:
-            raise UsageError(f"{self.path} predicts classes; it forecasts no values")
+            raise UsageError(f"{self.path} predicts classes, not values; use predict()")
         outputs, _ = self._outputs(sequences)
         return outputs / np.array(self.preprocessing.target_inv_std) + np.array(self.preprocessing.target_mean)
 
     def predictions(self, inputs: np.ndarray | Sequence[np.ndarray], top_k: int = 3) -> list[dict[str, Any]]:
-        """Returns what the task makes of each of the inputs, given as in `predict`: classes or values, as JSON.
+        """Returns the prediction of each input as JSON values, classes or numbers as the task defines them.
 
         Args:
-            inputs: the examples.
-            top_k: classes to show of an example that has one label.
+            inputs: the examples, as in `predict`.
+            top_k: the number of classes to return for an example with one label.
 
         Raises:
-            UsageError: they are something else than the model takes.
+            UsageError: the model does not take these inputs.
         """
         outputs, probabilities = self._outputs(inputs)
-        # What stands behind the end of an example means nothing.
+        # Outputs past the end of an example are undefined, so they are cut off.
         ends = [len(example) if self.every_step else None for example in inputs]
         rows = zip(outputs, probabilities, ends, strict=True)
-        return [self.task.prediction(output[:end], shares[:end], self.preprocessing, top_k) for output, shares, end in rows]
+        return [self.task.prediction(output[:end], p[:end], self.preprocessing, top_k) for output, p, end in rows]
 
     def generate(self, prompt: str, length: int, temperature: float = 1.0, seed: int = 0) -> str:
-        """`length` characters that go on from `prompt`, drawn from the softmax of logits / temperature; 0: the likeliest.
+        """Returns `length` characters that continue `prompt`, drawn from the softmax of logits / temperature; 0: the likeliest.
 
-        Raises UsageError where this is no language model, or has not seen a character of the prompt.
+        Raises UsageError if this is not a language model, or if a character of the prompt was not in its training text.
         """
         if self.preprocessing.kind != "text":
-            raise UsageError(f"{self.path} is no language model")
+            raise UsageError(f"{self.path} is not a language model")
         number = {character: i for i, character in enumerate(self.preprocessing.words)}
         if unseen := set(prompt) - set(number):
-            raise UsageError(f"{sorted(unseen)[0]!r} is not in the text that it has learned")
+            raise UsageError(f"{sorted(unseen)[0]!r} is not in the training text of the model")
         if not prompt:
-            raise UsageError("a prompt of one character or more is needed")
+            raise UsageError("the prompt is empty; give one character or more")
         with jax.enable_x64(self.experiment.dtype == "float64"):
             step = jax.jit(partial(generate_step, program=self._program))
             carry, key = {}, jax.random.key(seed, impl="threefry2x32")
@@ -151,7 +148,7 @@ class Trained:
         return "".join(self.preprocessing.words[token] for token in tokens[len(prompt) :])
 
     def _outputs(self, inputs: np.ndarray | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and probabilities of inputs as `predict` takes them, in batches."""
+        """Returns logits and probabilities of inputs as in `predict`, computed in batches."""
         examples = [np.asarray(example) for example in inputs]
         examples = [x[..., None] if x.ndim == 2 and self.preprocessing.kind == "images" else x for x in examples]
         for example in examples:
@@ -171,18 +168,18 @@ class Trained:
         return np.concatenate(logits), np.concatenate(probabilities)
 
     def evaluate(self, data_dir: str = "", dataset: str = "") -> dict[str, dict[str, Any]]:
-        """Metrics of the validation and the test split, by name: every example once.
+        """Returns the metrics of the validation and test splits, by split and name, over every example once.
 
         Args:
-            data_dir: where the data set is looked for; else where a run without --data_dir looks.
-            dataset: where the same data are now, as --dataset says it; else where they were.
+            data_dir: the folder of the data sets; empty: the default of --data_dir.
+            dataset: the data set, as in --dataset, if it has moved since the run.
 
         Raises:
-            UsageError: the data are not there, as arrays of a program never are, or have changed since.
+            UsageError: the data are missing (arrays that were passed to `train` always are), or have changed.
         """
         folder = data_path(data_dir)
-        where = registry.located(dataset, folder) if dataset else self.experiment.dataset
-        experiment = dataclasses.replace(self.experiment, dataset=where)
+        location = registry.located(dataset, folder) if dataset else self.experiment.dataset
+        experiment = dataclasses.replace(self.experiment, dataset=location)
         spec = describe_data(experiment, folder)
         data = load_data(experiment, folder, spec, self.preprocessing.image_size)
         data.check(self.data_crc, experiment.dataset, self.path)
@@ -200,7 +197,7 @@ class Trained:
 
 
 def train(experiment: Experiment, data: tuple[np.ndarray, np.ndarray] | None = None, **options: Any) -> Trained:
-    """Trains an experiment, or finishes it, unless it is finished; then loads it. Arguments and errors are those of `run`."""
+    """Trains, resumes or only loads an experiment, and returns the trained model. Arguments and errors are those of `run`."""
     return load(run(experiment, data, **options))
 
 
@@ -213,22 +210,22 @@ def run(
     interrupted: Callable[[], int | None] = lambda: None,
     began: float | None = None,
 ) -> Path:
-    """Trains an experiment, or finishes it, unless it is finished; the run directory. Says how it goes on standard output.
+    """Trains or resumes an experiment unless it is finished, and returns its run directory. Prints the progress.
 
     Args:
-        experiment: what to run.
-        data: uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, to be used in place of the
-            experiment's data set; they are split 60 / 20 / 20 %, stratified, always the same way.
-        name: the folder under runs/; the data set's and the model's name unless given.
-        report: what tells a person how it goes.
-        interrupted: the number of a signal that asks to stop, once one has come.
+        experiment: the experiment.
+        data: uint8 images `[examples, height, width(, channels)]` and labels `[examples]`, to be used instead of the
+            experiment's data set; they are split 60 / 20 / 20 %, stratified, always in the same way.
+        name: the name of the folder under runs/; by default that of the data set and the model.
+        report: shows the progress to the user.
+        interrupted: returns the number of the signal that asked to stop, if one has arrived.
         began: `time.time()` at which the command was given.
 
     Raises:
         UsageError: a value is wrong, or the run directory holds another run. Nothing has been written.
         DataError: the loss is not finite, or a record is bad.
         StorageError: a file cannot be written or is damaged.
-        Interrupted: `interrupted` said so. All is saved, and the same call goes on.
+        Interrupted: `interrupted` returned a signal. The state has been saved, and the same call resumes.
     """
     began, report = began or time.time(), report or Reporter()
     if data is not None:
@@ -239,7 +236,7 @@ def run(
         experiment = located(experiment, folder)
     except UsageError:
         if path := stored.finished_before(absolute(experiment, folder), name):
-            report.note(f"the data or the weights are not there any more; {path} was finished with them")
+            report.note(f"the data or the initial weights are missing, but {path} was finished with them")
             return stored.check_finished(path, report.note)
         raise
     path = run_path(experiment, name)
@@ -256,7 +253,7 @@ def run(
         dataset = cache.load(reader, found.spec, found.stored_size, config, folder) if reader else found.load(report.note)
         run_dir = RunDir(path, experiment)
         try:
-            # Unless another process has finished it meanwhile.
+            # Another process may have finished the run in the meantime.
             if not (path / "result.json").exists():
                 loop.train_pack([Trial(experiment, run_dir)], dataset, report, interrupted, began)
         finally:
@@ -266,17 +263,17 @@ def run(
 
 
 def _name_of(data: tuple[np.ndarray, np.ndarray]) -> str:
-    """The name of arrays as a data set, by their content. Raises UsageError unless they are a pair."""
+    """Returns the data set name of arrays, with a digest of their content. Raises UsageError unless they are a pair."""
     if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise UsageError("data is a pair: images, labels")
+        raise UsageError("data must be a pair: images, labels")
     digest = hashlib.sha256(b"".join(repr((a.shape, a.dtype)).encode() + a.tobytes() for a in map(np.asarray, data)))
     return f"{registry.ARRAYS}{digest.hexdigest()[:12]}"
 
 
 def load(run_dir: str | Path) -> Trained:
-    """What a run left, or has left so far; a checkpoint that was passed over is told of on standard error.
+    """Returns the model of a finished or unfinished run. Prints a line on standard error for each checkpoint that is skipped.
 
-    Raises UsageError where there is no run, StorageError where its files are damaged, or are not its own.
+    Raises UsageError if there is no run, StorageError if its files are damaged or belong to another run.
     """
     path = user_path(run_dir)
     found = stored.read(path, lambda line: say(line, error=True))

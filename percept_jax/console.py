@@ -1,4 +1,4 @@
-"""Says things to a person. A process outlives its terminal: a message that cannot be printed is dropped."""
+"""Prints messages to the user. If a terminal is closed the process continues, and messages are dropped."""
 
 import contextlib
 import functools
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 def say(text: str = "", error: bool = False) -> None:
-    """Prints a line on standard output, or on standard error; drops it where nobody can read it any more."""
+    """Prints a line on standard output, or on standard error; drops it if the stream is closed."""
     stream = sys.stderr if error else sys.stdout
     if stream is None:
         return
@@ -18,24 +18,24 @@ def say(text: str = "", error: bool = False) -> None:
         with contextlib.suppress(OSError, ValueError):
             print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
     except (OSError, ValueError):
-        _forget(stream)
+        _redirect_to_null(stream)
 
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Prints a line on standard error, the first time that it is asked to."""
+    """Prints a line on standard error, but each text only once."""
     say(text, error=True)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person sees what is printed on a standard stream as it comes."""
+    """Whether a standard stream is a terminal."""
     try:
         return stream is not None and stream.isatty()
     except (OSError, ValueError):
         return False
 
 
-def _forget(stream: TextIO) -> None:
-    """Points a stream that is gone to nowhere, so that what Python flushes at the end does not fail either."""
+def _redirect_to_null(stream: TextIO) -> None:
+    """Redirects a closed stream to /dev/null, so that flushing it when Python exits does not fail."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,7 +1,7 @@
-"""The only module that deletes. It deletes what a caller names exactly, in a folder that the caller holds the lock of.
+"""The only module that deletes files. The caller gives exact names, and holds the lock on the folder.
 
-Nothing is ever deleted through a symbolic link, and no folder that has something in it: what we did not write stays where it is.
-Callers read the folder's mark first (`percept_jax.records`), which says that the folder is one of ours.
+Nothing is deleted through a symbolic link, and only empty folders are deleted, so files that this package did not write are kept.
+Before a caller deletes anything, it checks that the folder has this package's mark (`percept_jax.records`).
 """
 
 import os
@@ -14,14 +14,14 @@ from percept_jax.files import TEMPORARY, Lock
 
 
 def delete_file(lock: Lock, path: Path) -> None:
-    """Deletes a regular file below the folder that `lock` holds; a file that is not there is fine.
+    """Deletes a regular file below the locked folder, if it exists.
 
-    Raises StorageError where it is something else than a file, where a link leads to it, or where the disk refuses.
+    Raises StorageError if it is not a regular file, if its path leads through a link, or if the system reports an error.
     """
     _check(lock, path)
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise StorageError(f"{path}: not a file that was written here; it is not deleted")
+            raise StorageError(f"{path}: not deleted, because it is not a regular file")
         path.unlink()
     except FileNotFoundError:
         return
@@ -30,14 +30,14 @@ def delete_file(lock: Lock, path: Path) -> None:
 
 
 def delete_matching(lock: Lock, folder: Path, name: re.Pattern[str]) -> None:
-    """Deletes the regular files right in `folder` whose whole name matches. Errors are those of `delete_file`."""
+    """Deletes the regular files directly in `folder` whose full names match. Raises as `delete_file` does."""
     for path in listed(folder):
         if name.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
             delete_file(lock, path)
 
 
 def delete_temporaries(lock: Lock, folder: Path, name: re.Pattern[str]) -> None:
-    """Deletes what killed processes have left half written in `folder` of files whose whole name matches."""
+    """Deletes the temporary files in `folder` that killed processes have left, if the full name of their target matches."""
     for path in listed(folder):
         match = TEMPORARY.fullmatch(path.name)
         if match and name.fullmatch(match["name"]) and stat.S_ISREG(path.lstat().st_mode):
@@ -45,23 +45,23 @@ def delete_temporaries(lock: Lock, folder: Path, name: re.Pattern[str]) -> None:
 
 
 def delete_empty_folder(lock: Lock, folder: Path) -> bool:
-    """Deletes a folder if nothing is in it; whether it is gone. Raises StorageError where a link leads to it."""
+    """Deletes a folder if it is empty. Returns whether it is gone. Raises StorageError if its path leads through a link."""
     _check(lock, folder)
     if folder.is_symlink() or not folder.is_dir():
         return not os.path.lexists(folder)
     try:
         folder.rmdir()
-    # Something of somebody else is in it.
+    # The folder is not empty.
     except OSError:
         return False
     return True
 
 
 def delete_link(lock: Lock, path: Path) -> None:
-    """Deletes a symbolic link, and nothing of what it points to. Raises StorageError where it is no link."""
+    """Deletes a symbolic link but not its target. Raises StorageError if it is not a link."""
     _check(lock, path)
     if not path.is_symlink():
-        raise StorageError(f"{path}: not a link that was made here; it is not deleted")
+        raise StorageError(f"{path}: not deleted, because it is not a link")
     try:
         path.unlink()
     except OSError as error:
@@ -69,7 +69,7 @@ def delete_link(lock: Lock, path: Path) -> None:
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing where there is none, or where it is a symbolic link."""
+    """Returns the entries of a folder, sorted; an empty list if there is no folder or it is a symbolic link."""
     try:
         return [] if folder.is_symlink() else sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -79,12 +79,12 @@ def listed(folder: Path) -> list[Path]:
 
 
 def _check(lock: Lock, path: Path) -> None:
-    """Raises StorageError unless the lock is held, on a folder that `path` is in without a link between them."""
+    """Raises StorageError unless the lock is held and `path` is in the locked folder, with no link on the way."""
     if not lock.held:
-        raise StorageError(f"{path}: nothing is deleted without the lock on {lock.folder}")
+        raise StorageError(f"{path}: not deleted without the lock on {lock.folder}")
     inside = Path(os.path.abspath(path)).relative_to(os.path.abspath(lock.folder))
-    # The folder itself, which the caller has named.
+    # `path` is the locked folder itself.
     if inside == Path():
         return
     if os.path.realpath(path.parent) != str(Path(os.path.realpath(lock.folder)) / inside.parent):
-        raise StorageError(f"{path}: a symbolic link leads there; nothing is deleted through one")
+        raise StorageError(f"{path}: not deleted, because the path leads through a symbolic link")

@@ -1,4 +1,4 @@
-"""What can go wrong, by the exit code it ends a command with."""
+"""The errors of this package, one class per exit code."""
 
 import errno
 import unicodedata
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class PerceptError(Exception):
-    """A fault that a command reports in one line; `exit_code` is the status it ends with.
+    """An error that a command reports in one line; `exit_code` is the exit code of the command.
 
     Attributes:
-        found: what the command had found all the same; a program gets it beside the error.
+        found: results that the command obtained before the error; --json prints them together with the error.
     """
 
     exit_code = 1
@@ -22,8 +22,8 @@ class UsageError(PerceptError):
     """The command, a flag, or a file that it names is wrong.
 
     Attributes:
-        flag: the name of the flag at fault, where there is one.
-        where: `file:line` or "command line", once it is known.
+        flag: the name of the flag that is wrong, if there is one.
+        where: `file:line` or "command line", once the place is known.
     """
 
     exit_code = 2
@@ -37,7 +37,7 @@ class UsageError(PerceptError):
 
 
 class StorageError(PerceptError):
-    """A file cannot be written, or does not hold what was written to it."""
+    """A file cannot be read or written, or is damaged."""
 
     exit_code = 3
 
@@ -53,16 +53,16 @@ class DataError(PerceptError):
 
 
 class Interrupted(PerceptError):
-    """A signal asked a run to stop; its state is saved, and the same command goes on."""
+    """A signal asked a run to stop. Its state has been saved, and the same command resumes it."""
 
     def __init__(self, signal: int, at: str = "", fresh: bool = False):
         command = "the same command" + (" without --fresh" if fresh else "")
-        super().__init__(f"interrupted{at}; the state is saved, {command} goes on from there")
+        super().__init__(f"interrupted{at}; the state is saved, {command} resumes from there")
         self.exit_code = 128 + signal
 
 
 def is_of_the_disk(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that the disk is full, over its quota, broken or read-only."""
+    """Whether an error, or one of its causes, says that the disk is full, over its quota, broken or read-only."""
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
     while error is not None and not (isinstance(error, OSError) and error.errno in numbers):
         error = error.__cause__
@@ -70,12 +70,12 @@ def is_of_the_disk(error: BaseException | None) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What another library's error says, in one line."""
+    """Returns the first line of the message of another library's error, or its class if there is no message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def in_a_line(text: str) -> str:
-    """Returns a text in which what would break a line, or cannot be printed at all, is escaped."""
+    """Returns a text with line breaks and unprintable characters escaped."""
     return "".join(
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") else letter
         for letter in text

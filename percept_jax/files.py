@@ -1,6 +1,6 @@
-"""Files that are whole or absent: written under another name, flushed to the disk, then renamed. And locks on folders.
+"""Atomic writes (to a temporary file that is flushed to disk, then renamed), checked reads, and locks on folders.
 
-The only module that writes files, beside `percept_jax.deletion`, the only one that deletes them.
+This is the only module that writes files; `percept_jax.deletion` is the only one that deletes them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import numpy as np
 
 from percept_jax.errors import StorageError, first_line
 
-# What is written before it takes its place: ".result.json.4711.percept-part".
+# The name of a temporary file that will be renamed: ".result.json.4711.percept-part".
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.\d+\.percept-part")
 
 _LOG = b"# a log of percept_jax\n"
@@ -28,23 +28,23 @@ _ARRAYS = "percept_jax arrays 2"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Puts a file in place in one piece. Raises StorageError where the disk refuses."""
+    """Writes a file atomically. Raises StorageError if the system reports an error."""
     with in_place(path) as temporary, open(temporary, "r+b") as file:
         file.write(content)
 
 
 def json_bytes(value: Any) -> bytes:
-    """A JSON file's content. Raises ValueError for a number that JSON does not have."""
+    """Returns the content of a JSON file. Raises ValueError for a number that JSON cannot represent."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Puts a JSON file in place in one piece. Raises ValueError for a number that JSON does not have."""
+    """Writes a JSON file atomically. Raises ValueError for a number that JSON cannot represent."""
     write_bytes(path, json_bytes(value))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file. Raises StorageError where there is none, or it is something else, such as a pipe."""
+    """Returns the content of a regular file. Raises StorageError if it does not exist or is something else, such as a pipe."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StorageError(f"{path}: not a file")
@@ -54,10 +54,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(content: bytes, path: Path) -> Any:
-    """What JSON text from the file `path` holds. Raises StorageError where it is no JSON, or has NaN or an infinity in it."""
+    """Returns the value of JSON text from the file `path`. Raises StorageError for invalid JSON, NaN and infinities."""
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
+        raise ValueError(f"{constant} is not valid JSON")
 
     try:
         return json.loads(content.decode(), parse_constant=refuse)
@@ -66,37 +66,37 @@ def parse_json(content: bytes, path: Path) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises StorageError where it is damaged."""
+    """Returns the value in a JSON file. Raises StorageError if it is damaged."""
     return parse_json(read_bytes(path), path)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON objects, without a last one that was cut off while it was written; none without a file.
+    """Returns the lines of a file of JSON objects, without an incomplete last line; an empty list if there is no file.
 
-    Raises StorageError, naming the line, where another one is damaged.
+    Raises StorageError, naming the line, if another line is damaged.
     """
     if not path.exists():
         return []
-    *whole, last = read_bytes(path).split(b"\n")
+    *complete, last = read_bytes(path).split(b"\n")
     lines = []
-    for number, line in enumerate([*whole, last], 1):
+    for number, line in enumerate([*complete, last], 1):
         try:
             value = parse_json(line, path)
             if not isinstance(value, dict):
                 raise StorageError(f"{path}: damaged: not an object")
         except StorageError as error:
-            if number > len(whole):
+            if number > len(complete):
                 break
-            raise StorageError(f"{path}:{number}: damaged: not a line that was written") from error
+            raise StorageError(f"{path}:{number}: damaged: not a JSON object") from error
         lines.append(value)
     return lines
 
 
 @contextlib.contextmanager
 def in_place(path: Path) -> Iterator[Path]:
-    """An empty temporary file beside `path`; what was written into it takes the place of `path` at the end.
+    """Yields an empty temporary file beside `path`, and renames it to `path` when the block ends without an error.
 
-    Raises StorageError where the disk refuses, or where `path` is a folder.
+    Raises StorageError if the system reports an error, or if `path` is a folder or a link.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.percept-part")
     made = False
@@ -104,7 +104,7 @@ def in_place(path: Path) -> Iterator[Path]:
         if path.is_symlink():
             raise StorageError(f"{path}: a symbolic link, which is not replaced")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of a process that had the same number, and was killed.
+        # A killed process with the same process id may have left this file.
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -122,7 +122,7 @@ def in_place(path: Path) -> Iterator[Path]:
 
 
 def open_to_append(path: Path) -> Any:
-    """A text file whose lines are added to it at once. Never follows a link. Raises StorageError."""
+    """Opens a line-buffered text file to append to. Never follows a link. Raises StorageError."""
     try:
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "a", buffering=1)
     except OSError as error:
@@ -130,18 +130,18 @@ def open_to_append(path: Path) -> Any:
 
 
 def open_log(path: Path) -> Any:
-    """A file that another process may print to, emptied first if it is such a log already.
+    """Opens a log file for the output of another process; a previous log is emptied.
 
-    Raises StorageError where it is another file, one that has a second name, or a link.
+    Raises StorageError if the file is not such a log, has a second hard link, or is a symbolic link.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         status = os.fstat(file)
-        ours = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.pread(file, len(_LOG), 0) in (_LOG, b"")
-        if not ours:
+        is_log = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and os.pread(file, len(_LOG), 0) in (_LOG, b"")
+        if not is_log:
             os.close(file)
-            raise StorageError(f"{path}: not a log that was written here; it is not emptied")
+            raise StorageError(f"{path}: not emptied, because it is not a log of percept_jax")
         os.ftruncate(file, 0)
         os.write(file, _LOG)
         return os.fdopen(file, "w")
@@ -150,18 +150,18 @@ def open_log(path: Path) -> Any:
 
 
 class Lock:
-    """An exclusive hold on a folder, by way of a file for which the kernel keeps it; a process that dies lets go.
+    """A lock on a folder: a kernel lock on a file, which is released when the process dies.
 
     Attributes:
-        folder: what is held.
-        held: whether this process holds it.
+        folder: the folder that is locked.
+        held: whether this process holds the lock.
     """
 
     def __init__(self, path: Path, folder: Path, wait: bool = False, shared: bool = False):
-        """Takes the lock on the file `path`, which is made if need be, never emptied, and never reached through a link.
+        """Tries to lock the file `path`, which is created if needed, is never emptied, and is never reached through a link.
 
-        With `wait` this returns only when the lock is held; a `shared` one others may hold too, if theirs is shared. Raises
-        StorageError where there can be no such file.
+        With `wait` it blocks until the lock is held. Several processes can hold a `shared` lock at the same time. Raises
+        StorageError if the file cannot be opened.
         """
         self.folder, self.held = folder, False
         try:
@@ -169,8 +169,9 @@ class Lock:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
             self._file = os.open(path, flags, 0o666)
         except OSError as error:
-            said = "a symbolic link, which a lock never follows" if error.errno == errno.ELOOP else error.strerror or str(error)
-            raise StorageError(f"{path}: {said}") from error
+            is_link = error.errno == errno.ELOOP
+            problem = "a symbolic link, which a lock never follows" if is_link else error.strerror or str(error)
+            raise StorageError(f"{path}: {problem}") from error
         try:
             if not stat.S_ISREG(os.fstat(self._file).st_mode):
                 raise StorageError(f"{path}: not a file")
@@ -187,7 +188,7 @@ class Lock:
             raise
 
     def release(self) -> None:
-        """Lets go."""
+        """Releases the lock."""
         self.held = False
         if self._file >= 0:
             os.close(self._file)
@@ -196,7 +197,7 @@ class Lock:
 
 @contextlib.contextmanager
 def locked(path: Path, wait: bool = False, folder: Path | None = None, shared: bool = False) -> Iterator[Lock]:
-    """A lock, see `Lock`, until the block ends; its `held` says whether this process has it. `folder` is what it stands for."""
+    """Yields a `Lock` on `folder` (default: the folder of `path`) until the block ends; check `held` unless `wait` is set."""
     lock = Lock(path, folder or path.parent, wait, shared)
     try:
         yield lock
@@ -205,7 +206,7 @@ def locked(path: Path, wait: bool = False, folder: Path | None = None, shared: b
 
 
 def digest(*parts: bytes | memoryview) -> str:
-    """32 hexadecimal digits of BLAKE2b over byte strings, one after the other."""
+    """Returns 32 hexadecimal digits: the BLAKE2b digest of the concatenated byte strings."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         state.update(part)
@@ -213,7 +214,7 @@ def digest(*parts: bytes | memoryview) -> str:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Any) -> None:
-    """A safetensors file of named arrays with `meta` (anything JSON) in its header, all under one checksum."""
+    """Writes a safetensors file of named arrays with `meta` (any JSON value) in its header, all covered by one checksum."""
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in arrays.items()}
@@ -222,7 +223,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Any) -> Non
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    """What `write_arrays` wrote. Raises StorageError where it is not exactly what was written."""
+    """Returns the arrays and `meta` of a file from `write_arrays`. Raises StorageError if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -237,12 +238,12 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], Any]:
             raise StorageError(f"{path}: damaged: its checksum differs")
         return arrays, json.loads(header["meta"])
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        said = getattr(error, "strerror", None) or first_line(error)
-        raise StorageError(f"{path}: cannot be read: {said}") from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise StorageError(f"{path}: cannot be read: {reason}") from error
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], meta: str) -> str:
-    """Over the header's text, and every array's name, dtype, shape and bytes."""
+    """Returns the checksum over the header's text, and every array's name, dtype, shape and bytes."""
     parts: list[bytes | memoryview] = [json.dumps([_ARRAYS, meta]).encode()]
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -1,21 +1,21 @@
 """Knobs: fields of an experiment, each declared beside the code that reads it, with its type, default, help, role and range.
 
-A group of them is a frozen dataclass; `Experiment` is composed of all groups. The knobs of one model only are fields of its Flax
+A group of knobs is a frozen dataclass; `Experiment` is composed of all groups. A knob of only one model is a field of its Flax
 module instead, see `percept_jax.models`.
 """
 
 import dataclasses
 from typing import Any, Literal, NamedTuple, TypeVar
 
-# `static` values shape the compiled program, or the choice of the best step; `traced` ones enter it as arguments; `infra` ones
-# say where and how a run happens. The first two make up the run's identity.
+# `static` values change the compiled program or the choice of the best step; `traced` values are arguments of the program;
+# `infra` values decide where and how a run happens. The first two kinds make up the run's identity.
 Role = Literal["static", "traced", "infra"]
 
 Group = TypeVar("Group")
 
 
 class Knob(NamedTuple):
-    """What is declared about one flag beside its type and default; `within` is an interval such as "[0, 1)"."""
+    """The declaration of a flag, apart from its type and default; `within` is an interval such as "[0, 1)"."""
 
     help: str
     role: Role
@@ -34,5 +34,5 @@ def names(group: type) -> list[str]:
 
 
 def part(group: type[Group], experiment: Any) -> Group:
-    """Returns the values of one group out of an experiment."""
+    """Returns an experiment's values for one group of knobs."""
     return group(**{name: getattr(experiment, name) for name in names(group)})

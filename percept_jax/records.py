@@ -1,8 +1,8 @@
-"""The JSON files that runs and sweeps leave and read back: what must be in each, by type, and a checksum over it.
+"""The JSON files of runs and sweeps: their fields and types, which are checked when a file is read, and their checksums.
 
-provenance.json marks a directory as a run's, plan.json as a sweep's: only where such a mark is whole does a program take the
-files beside it for its own. result.json, metrics.jsonl, run.flags and confusion.csv are read as they are by other tools, so their
-checksums are in provenance.json, which is written just before result.json.
+provenance.json marks a directory as a run's, plan.json as a sweep's: only if this mark is undamaged are the files beside it
+treated as this package's. Other tools read result.json, metrics.jsonl, run.flags and confusion.csv, so the checksums of these
+files are in provenance.json, which is written just before result.json.
 """
 
 import math
@@ -14,15 +14,15 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, g
 from percept_jax import files
 from percept_jax.errors import StorageError
 
-# What a sweep's folder holds that is read without the sweep: its plan, the errors of its trials, and their run directories.
+# The entries of a sweep's folder that are read without the sweep: its plan, the errors of its trials, their run directories.
 PLAN_FILE, FAILURES_FILE, TRIALS_FOLDER = "plan.json", "failures.json", "trials"
 
-# The formats that a mark can carry.
+# The values of `format` in a mark.
 RUN, SWEEP, COMPARISON = "percept_jax run 1", "percept_jax sweep 1", "percept_jax comparison 1"
 
 
 class Result(TypedDict):
-    """result.json. What a run of this version writes is whole by its checksum; of another's, these types are asked for."""
+    """result.json. For runs of this version the checksum is verified; for runs of others only these types are."""
 
     status: Literal["done", "diverged"]
     validation: dict[str, Any] | None
@@ -37,7 +37,7 @@ class Result(TypedDict):
 
 
 class MetricRecord(TypedDict):
-    """A `Metric`, but for its computation."""
+    """A `Metric` without its computation."""
 
     name: str
     higher_is_better: bool
@@ -51,11 +51,11 @@ class Provenance(TypedDict):
 
     Attributes:
         format: RUN.
-        identity: of the run that the directory belongs to.
-        code: the digest of the package's source.
-        clearing: whether an earlier run's files are on their way out, or were when the process ended.
-        restarts: how each start but the first came about.
-        task, metrics: what the run is asked, and measured by; of a run of an earlier version they are not recorded.
+        identity: the identity of the run that the directory belongs to.
+        code: the digest of the code that decides the result.
+        clearing: whether the files of an earlier run are being deleted, or were when the process ended.
+        restarts: the provenance of each start after the first.
+        task, metrics: the task and its metrics; earlier versions did not record them.
         files: checksums of files beside this one, by name, once the run is finished.
     """
 
@@ -73,7 +73,7 @@ class Provenance(TypedDict):
 
 
 class PlannedArm(TypedDict):
-    """An arm in plan.json: its flags a line each, and its trials by seed, None where tuning has not yet found the setting."""
+    """An arm in plan.json: its flags, one per line, and its trials by seed; None if tuning has not chosen the settings yet."""
 
     name: str
     flags: list[str]
@@ -99,7 +99,7 @@ class PlannedProgram(TypedDict):
 
 
 class Plan(TypedDict):
-    """plan.json; `format` is SWEEP, `clearing` and `metrics` are as in Provenance."""
+    """plan.json. `format` is SWEEP; `clearing` and `metrics` are as in Provenance."""
 
     format: NotRequired[str]
     clearing: NotRequired[bool]
@@ -116,22 +116,22 @@ class Plan(TypedDict):
 
 
 class Failure(TypedDict):
-    """What went wrong with a trial, and when, as `time.time()`."""
+    """The error of a trial, and its time as `time.time()`."""
 
     error: str
     time: NotRequired[float]
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Puts a record in place, with a checksum over it. Raises StorageError where the disk refuses."""
+    """Writes a record with a checksum over it, atomically. Raises StorageError if the system reports an error."""
     record = {name: value for name, value in record.items() if name != "checksum"}
     files.write_json(path, record | {"checksum": files.digest(files.json_bytes(record))})
 
 
 def read(path: Path, kind: Any) -> Any:
-    """What `write` wrote, less the checksum.
+    """Returns a record that `write` wrote, without the checksum.
 
-    A record without a checksum is one of an earlier version: it passes where its types do.
+    A record without a checksum is from an earlier version; only its types are checked.
 
     Raises:
         StorageError: there is no file, it is damaged, or it is not a record of this `kind`.
@@ -144,25 +144,25 @@ def read(path: Path, kind: Any) -> Any:
     return checked(record, kind, path)
 
 
-def read_mark(path: Path, kind: Any, wanted: str) -> Any:
-    """The mark of a directory, None where there is none.
+def read_mark(path: Path, kind: Any, expected_format: str) -> Any:
+    """Returns the mark of a directory, or None if there is none.
 
-    Raises StorageError where it is damaged, or was made by something else than this version of this program.
+    Raises StorageError if it is damaged, or was written by another program or another version of this one.
     """
     if not path.exists() and not path.is_symlink():
         return None
     if path.is_symlink():
-        raise StorageError(f"{path}: a symbolic link, so the directory is not taken for one of ours")
+        raise StorageError(f"{path}: a symbolic link, so the directory is not treated as one of percept_jax")
     record = files.read_json(path)
-    if not isinstance(record, dict) or record.get("format") != wanted or "checksum" not in record:
+    if not isinstance(record, dict) or record.get("format") != expected_format or "checksum" not in record:
         raise StorageError(f"{path}: made by another program, or by another version of this one")
     return read(path, kind)
 
 
 def read_result(folder: Path) -> Result | None:
-    """What result.json in a run directory holds; None while the run is not finished.
+    """Returns the content of result.json in a run directory; None if the run is not finished.
 
-    Raises StorageError where it is damaged, or is not what the run wrote.
+    Raises StorageError if it is damaged, or is not what the run wrote.
     """
     path = folder / "result.json"
     if not path.exists() and not path.is_symlink():
@@ -173,12 +173,12 @@ def read_result(folder: Path) -> Result | None:
 
 
 def is_sweep(folder: Path) -> bool:
-    """Returns whether a folder is a sweep's."""
+    """Whether a folder is a sweep's."""
     return (folder / PLAN_FILE).exists()
 
 
 def read_plan(folder: Path) -> Plan:
-    """Returns plan.json of a sweep's folder. Raises StorageError where there is none, or it is damaged."""
+    """Returns plan.json of a sweep's folder. Raises StorageError if it is missing or damaged."""
     return read(folder / PLAN_FILE, Plan)
 
 
@@ -188,7 +188,7 @@ def trial_dir(folder: Path, trial: str) -> Path:
 
 
 def read_failures(folder: Path) -> dict[str, Failure]:
-    """Returns the failures that a sweep's folder records, by trial; none where failures.json is absent or damaged."""
+    """Returns the failures that a sweep's folder records, by trial; an empty dictionary if failures.json is absent or damaged."""
     path = folder / FAILURES_FILE
     if not path.exists():
         return {}
@@ -199,13 +199,13 @@ def read_failures(folder: Path) -> dict[str, Failure]:
 
 
 def verify(folder: Path, name: str, content: bytes) -> None:
-    """Raises StorageError unless `content` is what a finished run wrote into its file `name`."""
+    """Raises StorageError unless `content` is what a finished run wrote to its file `name`."""
     mark = folder / "provenance.json"
     if not mark.exists():
         return
     provenance = read(mark, Provenance)
     if "format" not in provenance:
-        # Of an earlier version, which promised nothing.
+        # The run is from an earlier version, which recorded no checksums.
         return
     if name not in provenance.get("files", {}):
         raise StorageError(f"{folder / name}: not written by this run, which is not finished")
@@ -214,32 +214,32 @@ def verify(folder: Path, name: str, content: bytes) -> None:
 
 
 def read_whole(folder: Path, identity: str = "") -> tuple[Provenance | None, Result | None]:
-    """provenance.json and result.json of a run directory, None where there is none; of a finished run all else is looked at too.
+    """Returns provenance.json and result.json of a run directory, or None for a missing one; checks all files of a finished run.
 
-    Raises StorageError where one of its files is not what the run wrote, or where it is to be the run `identity`, and is not.
+    Raises StorageError if a file is not what the run wrote, or if `identity` is given and it is another run.
     """
     mark = folder / "provenance.json"
     provenance = read_mark(mark, Provenance, RUN) if identity else read(mark, Provenance) if mark.exists() else None
     if identity and provenance and provenance["identity"] != identity:
-        raise StorageError(f"{mark}: of another run, {provenance['identity']}")
+        raise StorageError(f"{mark}: belongs to another run, {provenance['identity']}")
     result = read_result(folder)
     if result and provenance:
         for name in provenance.get("files", {}):
             verify(folder, name, files.read_bytes(folder / name))
     elif result and identity:
-        raise StorageError(f"{mark}: there is no such file any more")
+        raise StorageError(f"{mark}: the file has been deleted")
     return provenance, result
 
 
 def checked(value: Any, kind: Any, path: Path) -> Any:
-    """`value`, which came from the file `path`. Raises StorageError unless it is of a kind: a TypedDict, list[str] and so on."""
+    """Returns `value`, which was read from `path`. Raises StorageError unless it has the type `kind`, such as a TypedDict."""
     if fault := _fault(value, kind, ""):
         raise StorageError(f"{path}: {fault}")
     return value
 
 
 def _fault(value: Any, kind: Any, at: str) -> str:
-    """What is wrong with a value, or nothing."""
+    """Returns what is wrong with a value, or an empty text."""
     if is_typeddict(kind):
         if not isinstance(value, dict):
             return f"{at or 'it'} is {_kind(value)}, not an object"

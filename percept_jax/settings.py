@@ -1,4 +1,4 @@
-"""Settings as flag files, sweep files and command lines give them."""
+"""Setting and Section: the parsed lines of flag files, sweep files and command lines."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ class Setting(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The settings below a `[name]` of a sweep file, which stands at `origin`; the first section has no name and no header."""
+    """The settings below a `[name]` in a sweep file; `origin` is the place of the header. The first section has neither."""
 
     name: str
     origin: str

@@ -1,4 +1,4 @@
-"""Is a value what its declaration says? Used for the knobs of every run and for those of one model alike."""
+"""Checks values against their declarations, for the knobs of experiments and of models."""
 
 import difflib
 import math
@@ -18,7 +18,7 @@ _KIND_NAMES = {
     tuple[float, ...]: "numbers",
 }
 
-# What no line of a flag file can hold: control characters, and what some reader takes for the end of a line.
+# Characters that a line of a flag file cannot hold: control characters, and what some readers take for a line break.
 UNWRITABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 _WHOLE = re.compile("[+-]?[0-9]+")
@@ -37,23 +37,23 @@ def check_type(flag: str, value: Any, hint: Any) -> None:
 
 
 def check_text(flag: str, text: str) -> None:
-    """Raises UsageError unless a line of a flag file can hold a text as it is."""
-    if odd := UNWRITABLE.search(text):
-        said = "is not UTF-8" if "\ud800" <= odd[0] <= "\udfff" else f"has U+{ord(odd[0]):04X} in it"
-        raise UsageError(f"{short(text)} {said}, which no flag file can hold", flag)
+    """Raises UsageError unless a line of a flag file can hold the text unchanged."""
+    if invalid := UNWRITABLE.search(text):
+        problem = "is not UTF-8" if "\ud800" <= invalid[0] <= "\udfff" else f"contains U+{ord(invalid[0]):04X}"
+        raise UsageError(f"{short(text)} {problem}, which a flag file cannot hold", flag)
     if text != text.strip() or text[:1] in ("'", '"'):
-        raise UsageError(f"{short(text)} begins or ends with a space or a quote, which no flag file can hold", flag)
+        raise UsageError(f"{short(text)} begins or ends with a space or a quote, which a flag file cannot hold", flag)
 
 
 def number(text: str, kind: type) -> int | float:
-    """The number that a text spells as a person would write it: ASCII digits with one sign at most; `kind` is int or float.
+    """Returns the number in a text: ASCII digits with at most one sign; `kind` is int or float.
 
-    Raises UsageError for any other text, and for a number that its type cannot hold: of 64 bits, and finite.
+    Raises UsageError for any other text, for an int beyond 64 bits, and for a float that is not finite.
     """
     shown = short(text)
     if kind is int:
         if not _WHOLE.fullmatch(text):
-            raise UsageError(f"{shown} is not {kind_name(int)}{_meant(text)}")
+            raise UsageError(f"{shown} is not {kind_name(int)}{_suggestion(text)}")
         if len(text.lstrip("+-0")) > 19 or not -(2**63) <= int(text) < 2**63:
             raise UsageError(f"{shown} is too large for a whole number")
         return int(text)
@@ -68,18 +68,18 @@ def number(text: str, kind: type) -> int | float:
 
 
 def short(text: str) -> str:
-    """A text in quotes, cut where it is long."""
+    """Returns a text in quotes, truncated if it is long."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def _meant(text: str) -> str:
-    """What to write for 1e5 or 7.0 where a whole number is wanted; nothing for what is no whole number."""
+def _suggestion(text: str) -> str:
+    """Returns a hint how to write 1e5 or 7.0 as a whole number; "" if the text is not a whole number."""
     value = float(text) if _REAL.fullmatch(text) else math.nan
     return f"; write {int(value)}" if value.is_integer() and abs(value) < 2**53 else ""
 
 
 def kind_name(hint: Any) -> str:
-    """A declared type in a reader's words."""
+    """Returns the description of a declared type for messages."""
     if is_union(hint):
         return " or ".join(kind_name(kind) for kind in get_args(hint))
     if get_origin(hint) is Literal:
@@ -88,8 +88,8 @@ def kind_name(hint: Any) -> str:
 
 
 def is_union(hint: Any) -> bool:
-    """Whether a declared type is one of several, such as a number or a word."""
-    # Python 3.11 has a type for each way of writing it.
+    """Whether a declared type is a union, such as a number or a word."""
+    # `Union[A, B]` and `A | B` have different origins in Python 3.11.
     return get_origin(hint) in (Union, UnionType)
 
 
@@ -116,8 +116,8 @@ def check_within(flag: str, value: float, interval: str) -> None:
 
 
 def unknown(value: Any, choices: Iterable[str]) -> str:
-    """The message for a name that is none of `choices`, with the nearest one where there is one."""
+    """Returns the message for a name that is not in `choices`, with the nearest choice if there is one."""
     choices = list(choices)
     near = difflib.get_close_matches(str(value), choices, n=1)
-    meant = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}" if len(choices) < 12 else "see --help"
-    return f"unknown name {value!r}; {meant}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(choices)}" if len(choices) < 12 else "see --help"
+    return f"unknown name {value!r}; {hint}"

@@ -111,7 +111,7 @@ def check_own(name, rest):
 def check_command(command, words):
     """A command that needs a trained model or files: each flag is one that it takes, each file exists or stands for yours."""
     request = parse(words)
-    refused = [flag for flag in request.origins if not command.listens(flag, request.options, OPTIONS)]
+    refused = [flag for flag in request.origins if not command.accepts(flag, request.options, OPTIONS)]
     assert not refused, f"{command.name}: {refused}"
     if request.file:
         request.experiment.validate()

@@ -1,4 +1,4 @@
-"""--dry_run: what would run. It prints, returns the same for programs, and writes nothing."""
+"""--dry_run: prints what an experiment would run, and returns the same as JSON. No file is written."""
 
 import sys
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from percept_jax.training.run_dir import data_path, run_path
 
 
 def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> dict[str, Any]:
-    """Every flag with its origin; layers, parameters, FLOPs; the memory of a compiled step; steps and programs."""
+    """Prints and returns every flag with its origin, layers, parameters, FLOPs, memory of the compiled step, steps, programs."""
     experiment.validate()
     folder = data_path(experiment.data_dir)
     experiment = preflight.located(experiment, folder)
@@ -39,9 +39,9 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     say(f"parameters     {found['parameters']:,}")
     say(f"steps          {steps:,} of {batch:,} examples: {steps * batch / examples:.2f} epochs of {examples:,}")
     say(f"programs       1, on {len(devices)} x {devices[0].device_kind}")
-    say(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB a device, with the data set in it")
+    say(f"memory         {found['memory_bytes'] / 2**20:,.1f} MiB per device, including the data set")
     if found["flops_per_step"]:
-        say(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP a step and device, as XLA counts them")
+        say(f"work           {found['flops_per_step'] / 1e6:,.1f} MFLOP per step and device, as XLA counts them")
     say(f"run directory  {path}")
     for line in preflight.notes_of(experiment, examples, steps):
         say(line)
@@ -59,21 +59,21 @@ def _flags(experiment: Experiment, origins: Mapping[str, str]) -> dict[str, dict
 def _program(
     experiment: Experiment, spec: DatasetSpec, shape: tuple[int, ...], stored: tuple[int, ...], devices: int
 ) -> dict[str, Any]:
-    """The layer table, and what XLA says of the training step for one device's share of the batch."""
+    """Prints the table of layers. Returns XLA's analysis of the training step for one device's share of the batch."""
     program = make_program(experiment, spec)
     example = jnp.zeros((1, *shape), jnp.int32 if spec.words else jnp.float32)
     console = {"width": 130, "force_terminal": is_terminal(sys.stdout)}
     say(summary.tabulate(program.module, jax.random.key(0), compute_flops=True, console_kwargs=console)(example))
     hparams = stack_hparams([experiment], 1)
-    here = jax.local_devices()[:1]
+    device = jax.local_devices()[:1]
     state = jax.eval_shape(parallel.compile_init(program, 1, shape), hparams)
     index = jax.ShapeDtypeStruct((1, experiment.batch(len(spec.roles["train"])) // devices), jnp.int32)
     data = feed.abstract_data(spec, stored, hparams.learning_rate.dtype)
-    train: Any = parallel.compile_train(program, here, 1)
+    train: Any = parallel.compile_train(program, device, 1)
     step = train.lower(state, index, hparams, data).compile()
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "memory_bytes": parallel.memory_bytes(step),
-        # A scan counts once.
+        # Unknown for recurrent networks: XLA counts the body of a scan only once.
         "flops_per_step": None if models.takes_sequences(program.module) else step.cost_analysis()["flops"],
     }

@@ -1,4 +1,4 @@
-"""Fields of an experiment and options of commands as absl flags: from text to typed values."""
+"""Parses settings to typed values: the fields of an experiment and the options of commands, as absl flags."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from percept_jax.validation import check_type, is_union, kind_name, number, shor
 
 
 class _Typed(flags.ArgumentParser):
-    """A value of a declared type, as a person writes it: a number, a list such as 300,100, or a number or one of some words."""
+    """Parses a value of a declared type: a number, a list such as 300,100, or a number or one of some words."""
 
     def __init__(self, hint: Any):
         self._hint = hint
@@ -43,29 +43,29 @@ def booleans() -> set[str]:
 def understand(settings: Sequence[Setting]) -> tuple[Experiment, dict[str, Any], dict[str, str]]:
     """Returns the experiment and the options that settings describe, and where each was given.
 
-    Of a flag that is given more than once the last one counts. Raises UsageError, with the place of the fault.
+    If a flag is given more than once, the last one counts. Raises UsageError, with the place of the error.
     """
     model = next((s for s in reversed(settings) if s.name == "model"), Setting("model", DEFAULTS["model"], ""))
     with located({"model": model.origin}):
-        own = models.knobs(model.text) if model.text else _needs_value("model")
+        model_knobs = models.knobs(model.text) if model.text else _needs_value("model")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in settings:
         name, value = _value(setting, model.text)
         values[name], origins[name] = value, setting.origin
-        # The one that is given last takes the other's place.
+        # --epochs and --steps override each other; the last one counts.
         other = {"epochs": "steps", "steps": "epochs"}.get(name)
         if other and value:
             replaced = origins.pop(other, None) if values.pop(other, None) else None
             if replaced == setting.origin == COMMAND_LINE:
-                raise UsageError(f"give either --epochs or --steps; --{other} is on the command line too", name, COMMAND_LINE)
-    knobs = {k.name: values.pop(k.name) for k in own if k.name in values}
+                raise UsageError(f"give either --epochs or --steps; --{other} is also on the command line", name, COMMAND_LINE)
+    knobs = {k.name: values.pop(k.name) for k in model_knobs if k.name in values}
     options = {name: values.pop(name, option.default) for name, option in OPTIONS.items()}
     return Experiment(**values, knobs=knobs), options, origins
 
 
 def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
-    """An absl flag of the right type for each name; defaults stay with the fields."""
+    """Returns an absl flag of the right type for each name, without defaults: those are declared with the fields."""
     declared = flags.FlagValues()
     for name, hint in hints.items():
         if hint in (int, float) or is_union(hint) or get_origin(hint) is tuple:
@@ -78,21 +78,21 @@ def _declare(hints: Mapping[str, Any]) -> flags.FlagValues:
 
 @functools.cache
 def _known(model: str, module: Any, options: tuple[str, ...]) -> tuple[dict[str, Any], flags.FlagValues]:
-    """The type of each flag that goes with a model, and the flags; `module` is what its name means now."""
+    """Returns the type of each flag that applies to a model, and the absl flags; `module` is the model's entry in MODELS."""
     knobs = {k.name: k.type for k in models.knobs(model)}
     hints = TYPES | knobs | {name: type(OPTIONS[name].default) for name in options}
     return hints, _declare(hints)
 
 
 def _value(setting: Setting, model: str) -> tuple[str, Any]:
-    """The flag's name (without a leading "no") and its value, parsed by absl and checked against its type."""
+    """Returns a flag's name (without a leading "no") and its value, parsed by absl and checked against its type."""
     hints, declared = _known(model, models.MODELS[model], tuple(OPTIONS))
     name, text, origin = setting
     negated = name not in hints and name.startswith("no") and hints.get(name[2:]) is bool
     name = name[2:] if negated else name
     if name not in hints:
-        owned = any(name == k.name for other in models.MODELS for k in models.knobs(other))
-        if not owned:
+        is_other_knob = any(name == k.name for other in models.MODELS for k in models.knobs(other))
+        if not is_other_knob:
             raise UsageError(unknown(f"--{name}", [f"--{known}" for known in hints]), where=origin)
         raise UsageError(models.foreign(name, model), name, origin)
     with located({name: origin}):
@@ -105,7 +105,7 @@ def _value(setting: Setting, model: str) -> tuple[str, Any]:
         except (flags.Error, ValueError) as error:
             raise UsageError(f"{short(text or '')} is not {kind_name(hints[name])}", name) from error
         except UsageError as error:
-            # Our parsers do not know whose value it is.
+            # `_Typed` does not know the name of the flag.
             error.flag = name
             raise
         check_type(name, declared[name].value, hints[name])
@@ -118,7 +118,7 @@ def _needs_value(name: str) -> NoReturn:
 
 @contextlib.contextmanager
 def located(origins: Mapping[str, str], elsewhere: str = "") -> Iterator[None]:
-    """Adds the place where a flag was given to a UsageError about it, or else what ought to have given it."""
+    """Adds to a UsageError the place where its flag was given, or else `elsewhere`."""
     try:
         yield
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""--help: each flag with its default and range, the knobs of models, and what each command does."""
+"""--help: every flag with its default and range, the flags of the models, and the commands."""
 
 import textwrap
 from typing import Any, Literal, get_args, get_origin
@@ -11,7 +11,7 @@ from percept_jax.training.identity import flag_text
 
 
 def show_help(model: str | None) -> dict[str, Any]:
-    """Prints each flag by group, with its default and range; the knobs of one model, or of all. Returns the defaults."""
+    """Prints all flags by group with defaults and ranges, including those of one model, or of all. Returns the defaults."""
     shown: dict[str, Any] = {}
 
     def show(name: str, hint: Any, default: Any, text: str, within: str = "") -> None:
@@ -20,7 +20,7 @@ def show_help(model: str | None) -> dict[str, Any]:
         say(textwrap.fill(text, 100, initial_indent="      ", subsequent_indent="      "))
         shown[name] = default
 
-    say("Flags with their defaults. Usage: ./launch.sh alone prints it.")
+    say("Flags with their defaults. For the usage, type ./launch.sh without arguments.")
     for group in dict.fromkeys(knob.group for knob in KNOBS.values()):
         say(f"\n{group}")
         for name, knob in KNOBS.items():
@@ -28,9 +28,9 @@ def show_help(model: str | None) -> dict[str, Any]:
                 show(name, TYPES[name], DEFAULTS[name], knob.help, knob.within)
     say()
     for family in [[model]] if model else models.families():
-        if own := models.knobs(family[0]):
+        if model_knobs := models.knobs(family[0]):
             say(textwrap.fill(f"model {', '.join(family)}" + ", with the defaults of the first" * (len(family) > 1), 100))
-            for knob in own:
+            for knob in model_knobs:
                 show(knob.name, knob.type, knob.default, knob.help)
             say()
     say("commands")

@@ -1,4 +1,4 @@
-"""The command line: from arguments to a command, and from its faults to exit codes."""
+"""The command line: runs the command that the arguments ask for, and turns errors into messages and exit codes."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from percept_jax.validation import unknown
 
 
 def main(args: Sequence[str], began: float | None = None) -> int:
-    """Runs a command line that was given at `began` (`time.time()`). Returns its exit code, see the README."""
+    """Runs a command line that was given at `began` (`time.time()`). Returns its exit code; the README lists the codes."""
     as_json = _asks_for_json(args)
     try:
         request = parse(args)
@@ -30,7 +30,7 @@ def main(args: Sequence[str], began: float | None = None) -> int:
         code, found = error.exit_code, {**error.found, **_fault(str(error))}
     except signals.Stopped as stopped:
         code = 128 + stopped.number
-        found = _fault("interrupted before there was anything new to save; the same command starts again from where it was")
+        found = _fault("interrupted before there was anything new to save; the same command continues from the last saved state")
     except OSError as error:
         code, found = 3, _fault(f"{error.filename or 'storage'}: {error.strerror or error}")
     except Exception as error:
@@ -41,7 +41,7 @@ def main(args: Sequence[str], began: float | None = None) -> int:
 
 
 def run(request: Request | SweepRequest, began: float) -> dict[str, Any]:
-    """Does what a command line asks for, and prints it for a person. Returns the same for programs."""
+    """Runs a command and prints its result for the user. Returns the result for --json."""
     if request.options["help"]:
         from percept_jax.cli.help import show_help
 
@@ -53,8 +53,8 @@ def run(request: Request | SweepRequest, began: float) -> dict[str, Any]:
     if name and (name not in COMMANDS or not COMMANDS[name].named):
         raise UsageError(unknown(name, [*(n for n, c in COMMANDS.items() if c.named), "FILE.flags"]), where=COMMAND_LINE)
     if not name and not request.origins:
-        what = "it sets nothing" if request.file else "nothing to run: give a flag file or a command"
-        raise UsageError(what, where=request.file or COMMAND_LINE)
+        problem = "the file has no settings" if request.file else "nothing to run: give a flag file or a command"
+        raise UsageError(problem, where=request.file or COMMAND_LINE)
     command = COMMANDS[name or "train"]
     with located(request.origins, request.file or COMMAND_LINE):
         _check_flags(command, request)
@@ -65,15 +65,15 @@ def run(request: Request | SweepRequest, began: float) -> dict[str, Any]:
 
 
 def _check_flags(command: Command, request: Request) -> None:
-    """Raises UsageError for a flag that was given, and means nothing to a command."""
+    """Raises UsageError if a flag was given that does not apply to the command."""
     for flag in request.origins:
-        if not command.listens(flag, request.options, OPTIONS):
-            hint = "; with --sweep it does" if command is COMMANDS["train"] and flag in spec.FLAGS else ""
+        if not command.accepts(flag, request.options, OPTIONS):
+            hint = "; add --sweep to run a sweep" if command is COMMANDS["train"] and flag in spec.FLAGS else ""
             raise UsageError(f"does not apply to {command.name if command.named else 'training'}{hint}", flag)
 
 
 def _explained(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The exit code of an error that is no fault of ours, with what is printed of it. Raises it again where it is one."""
+    """Returns the exit code and the message of an error that is no bug. Raises the error again if it is one."""
     if fault := environment.backend_fault(error):
         return fault.exit_code, _fault(str(fault))
     if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|Out of memory", str(error)):
@@ -82,7 +82,7 @@ def _explained(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def _asks_for_json(args: Sequence[str]) -> bool:
-    """Whether the last word about --json is for it, on a command line that may not be understood."""
+    """Whether the command line, which may be invalid, asks for JSON; the last --json or --nojson counts."""
     asks = False
     for arg in args:
         name, _, text = arg.lstrip("-").partition("=")

@@ -1,4 +1,4 @@
-"""What a trained model makes of the images, points, sequences or prompts that a command line names."""
+"""Predictions for the images, points, sequences or prompts on a command line."""
 
 import os
 import re
@@ -17,16 +17,16 @@ from percept_jax.data.readers import sequence_files
 from percept_jax.data.readers.image_folder import IMAGES, is_litter
 from percept_jax.errors import DataError, UsageError, in_a_line
 
-# Bad images that a message names before it counts the rest.
+# The number of unreadable images that a message names; the others are only counted.
 SHOWN = 10
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def predictions(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    """Returns what a model makes of the examples that words name or spell, and prints a line each.
+    """Predicts the examples that the words name or spell. Prints one line per example, and returns the predictions.
 
-    Raises UsageError for a word that names or spells nothing that the model takes.
+    Raises UsageError if a word is not an example that the model takes.
     """
     if trained.preprocessing.kind == "text":
         return _text(trained, words, request)
@@ -42,10 +42,10 @@ def _points(trained: api.Trained, words: Sequence[str], request: Request) -> lis
 
 
 def _images(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
-    """Of files, and of all images in folders; so many at a time that large ones fit into memory.
+    """Predicts image files and all images in folders, in batches that are small enough for large images to fit in memory.
 
-    Images that cannot be read are told of when all others have been predicted: by a UsageError where one of them was named
-    itself, else by a DataError.
+    Unreadable images are reported after all others have been predicted: with a UsageError if one of them was named itself, else
+    with a DataError.
     """
     files, size = _files(words), trained.preprocessing.image_size
     most = max(1, min(feed.BATCH, feed.PIXELS // (size * size * trained.preprocessing.shape[-1])))
@@ -61,16 +61,16 @@ def _images(trained: api.Trained, words: Sequence[str], request: Request) -> lis
         if images:
             rows += _shown(trained, images, names, "image", request)
     if bad:
-        said = "; ".join(in_a_line(text) for _, text in bad[:SHOWN]) + (f"; and {len(bad) - SHOWN} more" if bad[SHOWN:] else "")
+        errors = "; ".join(in_a_line(text) for _, text in bad[:SHOWN]) + (f"; and {len(bad) - SHOWN} more" if bad[SHOWN:] else "")
         counted = f"{len(bad)} of {len(files)} images cannot be read: " if len(bad) > 1 else ""
-        error = (UsageError if any(file.named for file, _ in bad) else DataError)(counted + said)
+        error = (UsageError if any(file.named for file, _ in bad) else DataError)(counted + errors)
         error.found = {"run_dir": request.words[0], "predictions": rows}
         raise error
     return rows
 
 
 class _File(NamedTuple):
-    """An image file: what it is called, where it is, and whether it was named itself or lies in a folder that was."""
+    """An image file: its name in the output, its path, and whether it was named itself or is in a folder that was."""
 
     name: str
     path: Path
@@ -78,9 +78,9 @@ class _File(NamedTuple):
 
 
 def _files(words: Sequence[str]) -> list[_File]:
-    """The images that words name, in their order, those of a folder sorted.
+    """Returns the images that the words name, in their order; those of a folder are sorted.
 
-    Raises UsageError for a word that names no file and no folder, and for a folder without an image.
+    Raises UsageError if a word names neither a file nor a folder, or names a folder without images.
     """
     files, notes = [], []
     for word in words:
@@ -91,10 +91,10 @@ def _files(words: Sequence[str]) -> list[_File]:
         inside = [*_inside(path)]
         images = sorted((file for file in inside if file.suffix.lower() in IMAGES), key=lambda file: file.parts)
         if not images:
-            raise UsageError(f"{path}: there is no PNG or JPEG file in it")
-        if passed := len(inside) - len(images):
-            said = "1 file that is no PNG or JPEG is" if passed == 1 else f"{passed} files that are no PNG or JPEG are"
-            notes.append(f"{in_a_line(str(path))}: {said} passed over")
+            raise UsageError(f"{path}: no PNG or JPEG file in this folder")
+        if skipped := len(inside) - len(images):
+            files_are = "1 file that is not PNG or JPEG is" if skipped == 1 else f"{skipped} files that are not PNG or JPEG are"
+            notes.append(f"{in_a_line(str(path))}: {files_are} skipped")
         files += [_File(str(image), image, False) for image in images]
     for note in notes:
         say(note)
@@ -102,21 +102,21 @@ def _files(words: Sequence[str]) -> list[_File]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files in a folder and in those below it, links among them; without hidden files and what systems leave behind."""
+    """Yields the files in a folder and its subfolders, following links; hidden files and system files are left out."""
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
         raise UsageError(f"{error.filename}: {error.strerror}")
 
-    for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        status = os.stat(place)
-        # A link that leads back.
+    for directory, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(directory)
+        # The folder has been visited already, through a link.
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not _is_litter(name))
-        yield from (Path(place, name) for name in names if not _is_litter(name))
+        yield from (Path(directory, name) for name in names if not _is_litter(name))
 
 
 def _is_litter(name: str) -> bool:
@@ -124,19 +124,19 @@ def _is_litter(name: str) -> bool:
 
 
 def _image(trained: api.Trained, path: Path) -> np.ndarray:
-    """An image as `Preprocessing.stack` resizes it first. Raises UsageError or DataError, naming the file."""
+    """Returns an image at the size that `Preprocessing.stack` takes. Raises UsageError or DataError, naming the file."""
     height, width, channels = trained.preprocessing.shape
     image = read(paths.input_file(path), channels)
     size = trained.preprocessing.image_size
     return resize(image, height or size, width or size)
 
 
-def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence[str], what: str, request: Request) -> list[Any]:
-    """The predictions of examples, printed a line each; `what` is the key of their names."""
+def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence[str], key: str, request: Request) -> list[Any]:
+    """Prints the predictions of examples, one line each, and returns them; `key` is the key of an example's name."""
     rows = []
     for name, prediction in zip(names, trained.predictions(examples, request.options["top_k"]), strict=True):
         say(in_a_line(name + trained.task.line(prediction)))
-        rows.append({what: name, **prediction})
+        rows.append({key: name, **prediction})
     return rows
 
 
@@ -152,12 +152,12 @@ def _tags(trained: api.Trained, words: Sequence[str], request: Request) -> list[
     number = {word: i for i, word in enumerate(trained.preprocessing.words)}
     rows = []
     if not all(sentence.split() for sentence in words):
-        raise UsageError("a sentence has no words")
+        raise UsageError("a sentence is empty")
     for sentence in words:
-        spoken = sentence.split()
-        tokens = np.array([sequence_files.token(word, number) for word in spoken], np.int32)
+        sentence_words = sentence.split()
+        tokens = np.array([sequence_files.token(word, number) for word in sentence_words], np.int32)
         classes = trained.predictions([tokens])[0]["classes"]
-        tagged = [[word, name] for word, name in zip(spoken, classes, strict=True)]
+        tagged = [[word, name] for word, name in zip(sentence_words, classes, strict=True)]
         say(in_a_line("  ".join(f"{word}/{tag}" for word, tag in tagged)))
         rows.append({"sentence": sentence, "tags": tagged})
     return rows
@@ -178,7 +178,7 @@ def _text(trained: api.Trained, words: Sequence[str], request: Request) -> list[
 
 
 def _point(word: str) -> np.ndarray:
-    """A point, float `[features]`. Raises UsageError where the word is something that a person would not write as one."""
+    """Returns a point, float `[features]`. Raises UsageError if the word is not a list of ordinary numbers."""
     numbers = re.split(", ?", word)
     if all(map(_NUMBER.fullmatch, numbers)):
         point = np.array(numbers, np.float64)

@@ -1,4 +1,4 @@
-"""From a command line to what it asks for."""
+"""Parses a command line to a request."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from percept_jax.errors import UsageError
 
 
 def parse(args: Sequence[str]) -> Request | SweepRequest:
-    """Returns what a command line asks for. Raises UsageError, with the place of the fault."""
+    """Returns the request of a command line. Raises UsageError, with the place of the error."""
     plain = booleans()
     words, settings, file = expand(["--help" if arg == "-h" else arg for arg in args], plain | {f"no{name}" for name in plain})
     if words[:1] == [file] or any(setting.name == "sweep" for setting in settings):
@@ -23,18 +23,18 @@ def parse(args: Sequence[str]) -> Request | SweepRequest:
     for one, other in itertools.pairwise(settings):
         differ = one.name == other.name and None not in (one.text, other.text) and one.text != other.text
         if differ and one.origin == other.origin == COMMAND_LINE:
-            both = f"{one.text} and {other.text}, one after the other, as a shell makes of braces; a sweep wants --sweep"
-            raise UsageError(both, one.name, COMMAND_LINE)
+            problem = f"two values, {one.text} and {other.text}: a shell expands braces to that; for a sweep add --sweep"
+            raise UsageError(problem, one.name, COMMAND_LINE)
     experiment, options, origins = understand(settings)
     path = Path(file).resolve()
     if Path(file).name == "run.flags" and path.parent.parent.name == "trials" and not experiment.run_dir:
-        # A trial of a sweep.
+        # This is a trial of a sweep, whose run directory is the folder of the flag file.
         experiment = dataclasses.replace(experiment, run_dir=str(path.parent))
     return Request(words, experiment, options, origins, file, _name(file))
 
 
 def _name(file: str) -> str:
-    """The flag file's stem; for the run.flags of runs/<name>/<id> that name, so that it means the same run."""
+    """Returns the flag file's stem; for runs/<name>/<id>/run.flags returns <name>, so that it is the same run."""
     folder = Path(file).resolve().parent
     if Path(file).name == "run.flags" and re.fullmatch(r"[0-9a-f]{12}", folder.name):
         return folder.parent.name

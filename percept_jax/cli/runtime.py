@@ -1,4 +1,4 @@
-"""What a command does once about the machine it runs on."""
+"""Sets JAX up for the machine: the compilation cache, and a warning if an accelerator is not used."""
 
 import hashlib
 import os
@@ -12,16 +12,17 @@ from percept_jax.paths import cache_folder
 
 
 def prepare_jax(quiet: bool = False) -> None:
-    """Sets the compilation cache up; unless `quiet`, says what to type where an accelerator is idle."""
+    """Sets up the compilation cache; unless `quiet`, prints a warning if an accelerator is not used."""
     use_compilation_cache()
     if not quiet and (warning := idle_accelerator()):
         say(warning)
 
 
 def use_compilation_cache() -> None:
-    """Keeps every compiled program for the next process, in $JAX_COMPILATION_CACHE_DIR or else under ~/.cache.
+    """Makes JAX cache every compiled program on disk, in $JAX_COMPILATION_CACHE_DIR or else under ~/.cache.
 
-    By processor, since code that XLA compiled for one CPU may not run on another that shares the home directory.
+    There is one folder per type of processor, since code that XLA compiled for one CPU may not run on another that shares the
+    home directory.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / _processor()))
@@ -30,7 +31,7 @@ def use_compilation_cache() -> None:
 
 
 def idle_accelerator() -> str | None:
-    """What to type where the machine has a GPU or TPU that JAX does not see; None where all is well."""
+    """Returns a warning if the machine has a GPU or TPU that JAX does not use, with the command that helps; else None."""
     if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS") == "cpu":
         return None
     for kind, extra, sign in (("a GPU", "cuda", "/proc/driver/nvidia/version"), ("a TPU", "tpu", "/dev/accel0")):

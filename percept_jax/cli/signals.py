@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM, from the first line of a process to its last: heard at once, obeyed where nothing is lost by it.
+"""Handles SIGINT and SIGTERM: they are acknowledged at once, and the process stops where no work is lost.
 
-Python runs a signal's handler between two of its own steps, of which a long compilation is one. The kernel's wake-up byte comes
-at once, so a thread that waits for it can say that the signal was heard, or end the process where there is nothing to save.
+Python runs a signal handler only between two bytecode instructions, and one instruction may be a long compilation. The kernel's
+wake-up byte arrives at once, so a thread that waits for it can acknowledge the signal, or end a process that has nothing to save.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(BaseException):
-    """A signal came before there was a state to save. No `except Exception` holds it up, and every `finally` runs."""
+    """A signal arrived before there was a state to save. A BaseException, so that no `except Exception` catches it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -26,14 +26,14 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """As a context, it hears of signals; calling it tells the number of the one that asks to stop, None before one came.
+    """A context manager that catches signals. A call returns the number of the signal that asked to stop, or None.
 
-    Until it is called for the first time there is no state to save, and a signal raises `Stopped` where the process is. From then
-    on whoever calls it stops in time. A second signal ends the process at once.
+    Before the first call there is no state to save, and a signal raises `Stopped` wherever the process is. After it, the caller
+    polls and is responsible for stopping. A second signal ends the process at once.
     """
 
     def __init__(self) -> None:
-        self._came: int | None = None
+        self._number: int | None = None
         self._polled = False
         self._before: dict[int, Any] = {}
         self._unraisable = sys.unraisablehook
@@ -41,7 +41,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         _listener().signals = self
         self._before = {number: signal.signal(number, self._stop) for number in STOPPING}
-        # A run outlives its terminal.
+        # A run continues when its terminal is closed.
         self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._unraisable, sys.unraisablehook = sys.unraisablehook, self._drop
         return self
@@ -53,61 +53,60 @@ class Signals:
         _listener().signals = None
 
     def __call__(self) -> int | None:
-        """The number of the signal, if one came."""
+        """Returns the number of the signal, if one has arrived."""
         self._polled = True
-        return self._came
+        return self._number
 
     def _stop(self, number: int, frame: Any) -> None:
-        self._came = number
+        self._number = number
         if not self._polled:
             raise Stopped(number)
 
     def _drop(self, unraisable: Any) -> None:
-        """Prints what a destructor or a callback of the garbage collector raised, unless it is `Stopped`.
+        """Prints an exception from a destructor or a garbage collector callback, unless it is `Stopped`.
 
-        Python cannot pass such an exception on. The signal is not lost: the loop asks for it before its first step.
+        Python cannot propagate such an exception. The signal is not lost: the loop polls for it before its first step.
         """
         if not isinstance(unraisable.exc_value, Stopped):
             self._unraisable(unraisable)
 
-    def tell(self, number: int) -> None:
-        """Says that a signal was heard, and what it waits for."""
+    def acknowledge(self, number: int) -> None:
+        """Prints that a signal has arrived, and what the process waits for before it stops."""
         state = "then the state is saved" if self._polled else "there is no new state to save"
-        under_way = "the step, the compilation or the reading of data that is under way"
-        say(f"{signal.Signals(number).name} heard: waiting for {under_way}, {state}; once more ends at once", error=True)
+        running = "the current step, compilation or reading of data"
+        say(f"{signal.Signals(number).name} received: waiting for {running}, {state}; a second one ends at once", error=True)
 
 
 class _Listener(threading.Thread):
-    """Hears of signals at once, whatever the main thread does.
+    """Receives signals at once, whatever the main thread does.
 
     Attributes:
-        signals: who is told; None where there is nothing to save.
-        leaves: whether one ends the process then.
+        signals: the `Signals` to notify; None if there is nothing to save.
+        exits: whether a signal ends the process if `signals` is None.
     """
-
-    signals: Signals | None = None
-    leaves = False
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name="signals")
+        self.signals: Signals | None = None
+        self.exits = False
         self._reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Reads the numbers of signals as they come."""
-        told: Signals | None = None
+        """Reads the numbers of signals as they arrive."""
+        notified: Signals | None = None
         while True:
             (number,) = os.read(self._reading, 1)
             if number not in STOPPING:
                 continue
-            if self.signals is None and not self.leaves:
+            if self.signals is None and not self.exits:
                 continue
-            if self.signals is None or told is self.signals:
+            if self.signals is None or notified is self.signals:
                 say("interrupted", error=True)
                 os._exit(128 + number)
-            told = self.signals
-            told.tell(number)
+            notified = self.signals
+            notified.acknowledge(number)
 
 
 @functools.cache
@@ -118,16 +117,16 @@ def _listener() -> _Listener:
 
 
 def listen() -> None:
-    """From here on a signal ends the process at once, with 130 or 143; until there is a `Signals`."""
-    _listener().leaves = True
-    # What runs outlives its terminal.
+    """Makes a signal end the process at once, with exit code 130 or 143, until a `Signals` is entered."""
+    _listener().exits = True
+    # The process continues when its terminal is closed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in STOPPING:
-        signal.signal(number, lambda came, frame: None)
+        signal.signal(number, lambda received, frame: None)
 
 
 def end_with_parent() -> None:
-    """Sends this process SIGTERM when its standard input, a pipe whose other end only the parent has, comes to its end."""
+    """Makes this process end with its parent: sends it SIGTERM when its standard input, a pipe from the parent, is closed."""
 
     def watch() -> None:
         while os.read(0, 1024):
@@ -138,7 +137,7 @@ def end_with_parent() -> None:
 
 
 def open_standard_streams() -> None:
-    """Opens what is closed of standard input, output and error on /dev/null: else the next file opened would be printed into."""
+    """Opens closed standard streams on /dev/null; otherwise the next file that is opened would get their number and output."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,10 +1,10 @@
-"""The first lines of a process: streams and signals, then JAX, then everything else."""
+"""The start of a process: sets up streams and signals, imports JAX, then imports and runs everything else."""
 
 import sys
 import time
 from typing import NoReturn
 
-# Before the imports, which are most of the start.
+# Taken before the imports, which take most of the start-up time.
 BEGAN = time.time()
 
 from percept_jax.cli import environment, signals
@@ -13,7 +13,7 @@ from percept_jax.errors import UsageError
 
 
 def start() -> NoReturn:
-    """Runs this process's command line, and ends the process with its exit code."""
+    """Runs the command line of this process, and ends the process with the exit code."""
     signals.open_standard_streams()
     signals.listen()
     try:

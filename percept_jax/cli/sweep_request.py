@@ -1,4 +1,4 @@
-"""What a command line asks of a sweep: the arms of its file as experiments."""
+"""Parses the command line of a sweep: the arms of its file become experiments."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ from percept_jax.sweeps.plan import ArmPlan
 from percept_jax.sweeps.request import SweepRequest
 from percept_jax.sweeps.spec import Spec
 
-# Options that are no setting of the arms.
+# Options that are not settings of the arms.
 OPTIONS = ("help", "dry_run", "json", "sweep", "pack", "workers", "shard")
-# What makes no other sweep of a file: where and how it runs, and what its table shows.
+# Settings that do not make a different sweep of a file: where and how it runs, and what its table shows.
 SAME_SWEEP = {*OPTIONS, "metric", "baseline", *(name for name, knob in KNOBS.items() if knob.role == "infra")}
 
 
@@ -28,12 +28,12 @@ def parse(arguments: Sequence[str], words: Sequence[str], settings: Sequence[Set
 
     Args:
         arguments: the command line.
-        words: those of it that are neither a flag nor a flag file.
-        settings: of the flag file, and of the command line.
-        file: the file; empty without one.
+        words: its arguments that are neither flags nor flag files.
+        settings: the settings of the flag file and of the command line.
+        file: the sweep file or flag file; empty without one.
 
     Raises:
-        UsageError: with the place of what is wrong in the file or on the command line.
+        UsageError: something in the file or on the command line is wrong; the message says where.
     """
     if words != [file] * file.endswith(".sweep"):
         raise UsageError(
@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str], words: Sequence[str], settings: Sequence[Set
 
 
 def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:
-    """--flag as --flag=true, and --noflag as --flag=false: so that an arm is seen to set the flag of a factor."""
+    """Returns --flag as --flag=true, and --noflag as --flag=false, so that an arm can override the factor of such a flag."""
     name, text, _ = setting
     if text is None and name in booleans:
         return setting._replace(text="true")
@@ -80,17 +80,17 @@ def _spelled_out(setting: Setting, booleans: Set[str]) -> Setting:
 
 
 def _refuse(setting: Setting, file: str, in_arm: bool) -> None:
-    """Raises UsageError for what a sweep does not listen to, or not there."""
+    """Raises UsageError for a setting that does not apply to a sweep, or not at this place."""
     if setting.name in ALL_OPTIONS and setting.name not in OPTIONS and setting.name not in spec.FLAGS:
         raise UsageError("does not apply to a sweep", setting.name, setting.origin)
     if setting.name == "seed" and (in_arm or setting.origin == COMMAND_LINE or setting.origin.startswith(f"{file}:")):
-        raise UsageError("a sweep has --seeds, the same for every arm", setting.name, setting.origin)
+        raise UsageError("use --seeds in a sweep: the same seeds for every arm", setting.name, setting.origin)
     if in_arm and setting.name in (*OPTIONS, "run_dir", "fresh"):
-        raise UsageError("is of the whole sweep: give it above the first arm", setting.name, setting.origin)
+        raise UsageError("applies to the whole sweep: give it above the first arm", setting.name, setting.origin)
 
 
 def _name(stem: str, found: Spec) -> str:
-    """A name with the command line's share in it: what its values come to, however the shell has spelled them."""
+    """Returns a name with a digest of the command line's values, which does not depend on how the shell spelled them."""
     arms = [[s[:2] for s in arm.settings if s.origin == COMMAND_LINE and s.name not in SAME_SWEEP] for arm in found.arms]
     tried = [[setting[:2] for setting in settings] for settings in found.candidates]
     digest = hashlib.sha256(json.dumps([arms, found.seeds, found.design, tried]).encode()).hexdigest()

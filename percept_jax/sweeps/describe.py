@@ -1,4 +1,4 @@
-"""--dry_run of a sweep: what would run, and for how long."""
+"""--dry_run of a sweep: its arms, trials and programs, and an estimate of the time they take."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from percept_jax.sweeps.sweep import Sweep
 from percept_jax.training import loop
 from percept_jax.training.identity import flag_text
 
-# At most so many examples of zeros take the place of a data set.
+# The most examples, all zeros, that the estimate uses in place of a data set.
 EXAMPLES = 1024
 
 
 def dry_run(sweep: Sweep) -> dict[str, Any]:
-    """Prints arms, trials, programs, what is done already, and an estimate of the time that is left. Returns it as JSON.
+    """Prints arms, trials, programs, what is finished, and an estimate of the remaining time. Returns the same as JSON.
 
-    The estimate is measured: some steps of each program are run. Nothing is written.
+    The estimate is measured by running some steps of each program. No file is written.
     """
     base, seeds = sweep.arms[0].experiment.science(), sweep.spec.seeds
     say(f"{len(sweep.arms)} arms x {len(seeds)} seeds, compared by {sweep.metric}, in {sweep.dir.folder}")
@@ -39,27 +39,27 @@ def dry_run(sweep: Sweep) -> dict[str, Any]:
         width, seconds = _estimate(sweep, program.trials[0].experiment, left) if left else (0, 0.0)
         total += seconds
         programs.append({"trials": len(program.trials), "left": len(left), "width": width, "seconds": round(seconds, 1)})
-        at_once = f", {width} at a time, {seconds:.0f} s" if left else ""
+        at_once = f", {width} stepped together, {seconds:.0f} s" if left else ""
         say(f"  program {len(programs)}: {len(left)} of {len(program.trials)} trials left{at_once}")
     say(f"{len(known)} trials, {done} done already, {len(programs)} programs")
-    say(f"about {total:.0f} s of training steps are left on one worker; compilation, validation and files come on top")
+    say(f"about {total:.0f} s of training steps are left for one worker, without compilation, validation and files")
     if waiting:
-        say(f"then {waiting} trials at most with the settings that tuning chooses")
+        say(f"then up to {waiting} trials with the settings that tuning chooses")
     return {"arms": len(sweep.arms), "trials": len(known), "done": done, "programs": programs, "seconds": round(total, 1)}
 
 
 def _estimate(sweep: Sweep, experiment: Experiment, left: list[str]) -> tuple[int, float]:
-    """Returns the width of packs, and the seconds of training steps, for the trials `left` of a program.
+    """Returns the width of packs and the seconds of training steps for the trials `left` of a program.
 
-    They are measured on zeros, so that no data set is read.
+    They are measured on zeros, so no data set is read.
     """
     preflight, options = sweep.preflight(experiment), sweep.options
     with jax.enable_x64(experiment.dtype == "float64"):
         size, shape = preflight.stored_size, preflight.shape
         shape = (size, size, shape[-1]) if preflight.spec.kind == "images" else shape
         whole = feed.abstract_data(preflight.spec, shape, experiment.real_dtype)
-        few = whole._replace(features={name: _first(column) for name, column in whole.features.items()})
-        subject = pack_width.Subject(experiment, preflight.spec, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), few))
+        small = whole._replace(features={name: _first(column) for name, column in whole.features.items()})
+        subject = pack_width.Subject(experiment, preflight.spec, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), small))
         devices = loop.choose_devices(experiment, preflight.spec, split=options.pack == "off")
         width, measured = 1, {}
         if options.pack == "auto":

@@ -1,8 +1,8 @@
-"""Values in braces that stand for several values, and their combinations.
+"""Factors: flags with several values in braces, and the combinations of their values.
 
-A value may stand for several: `{0.03,0.1}`; `{512|256,256}`, where commas belong to the values; `{1..5}`, whole numbers;
-`{0..0.5:6}` and `{log:1e-4..1e-1:7}`, so many numbers, spaced evenly or evenly in the logarithm; `{0.1..0.9}` and
-`{log:1e-3..1}`, any number between, for Halton points only. A flag with such a value is a factor.
+The forms are `{0.03,0.1}`, a list; `{512|256,256}`, a list whose values contain commas; `{1..5}`, whole numbers; `{0..0.5:6}` and
+`{log:1e-4..1e-1:7}`, a number of values spaced evenly on a linear or logarithmic scale; `{0.1..0.9}` and `{log:1e-3..1}`,
+continuous ranges, for Halton points only.
 """
 
 import functools
@@ -16,7 +16,7 @@ from percept_jax import validation
 from percept_jax.errors import UsageError
 from percept_jax.settings import Setting
 
-# A sweep has at most so many trials.
+# The most trials of a sweep.
 MOST = 10_000
 
 
@@ -26,8 +26,8 @@ class Factor(NamedTuple):
     Attributes:
         name: the name of the flag.
         origin: where its values were given.
-        size: how many values it has; None for a range of any numbers.
-        text: returns the value at an index, as a flag file spells it; for a range it takes a position in it, from 0 to 1.
+        size: the number of its values; None for a continuous range.
+        text: returns the value at an index, as a flag file spells it; for a continuous range, at a position from 0 to 1.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Factor(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many values there are. The factor must not be a range of any numbers."""
+        """The number of values. The factor must not be a continuous range."""
         assert self.size is not None
         return self.size
 
 
-# Factors that take their values together; they have the same size.
+# Factors whose values change together; they have the same size.
 Axis = tuple[Factor, ...]
 
 
 def read(settings: Iterable[Setting]) -> dict[str, Factor]:
-    """Returns the flags whose last setting has several values, in order. Raises UsageError for malformed values."""
+    """Returns the flags whose last setting has several values, in order. Raises UsageError if values are malformed."""
     found: dict[str, Factor] = {}
     for name, text, origin in settings:
         found.pop(name, None)
@@ -57,12 +57,12 @@ def read(settings: Iterable[Setting]) -> dict[str, Factor]:
 
 
 def values(name: str, text: str, flag: str, origin: str) -> Factor:
-    """Returns the values of `name` that a text with braces stands for. Raises UsageError, naming `flag`, if it is malformed."""
+    """Returns the factor that a text with braces describes. Raises UsageError, naming `flag`, if it is malformed."""
     try:
         match = re.fullmatch(r"([^{}]*)\{([^{}]*)\}([^{}]*)", text)
         if not match:
             two = re.fullmatch(r"([^{}]*\{[^{}]*\}){2,}[^{}]*", text)
-            raise UsageError(f"{text!r} has {'two brace groups; one is possible' if two else 'unbalanced braces'}")
+            raise UsageError(f"{text!r} has {'two brace groups, but may have only one' if two else 'unbalanced braces'}")
         before, inside, behind = match.groups()
         if not inside.strip():
             raise UsageError("no value between the braces")
@@ -96,7 +96,7 @@ def _check_values(texts: Iterable[str]) -> None:
 
 
 def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
-    """Returns how many numbers `low..high` or `low..high:count` has, with or without `log:`, and how they are spelled."""
+    """Returns the number of values of `low..high` or `low..high:count`, with or without `log:`, and their texts by index."""
     match = re.fullmatch(r"(log:)?(.*?)\.\.(.*?)(:(.*))?", inside)
     if not match:
         raise UsageError(f"{{{inside}}} is not a range; write {{log:LOW..HIGH:COUNT}}")
@@ -106,13 +106,13 @@ def _range(inside: str) -> tuple[int | None, Callable[[float], str]]:
         return abs(stop - start) + 1, lambda i: str(start + (i if start < stop else -i))
     ends = low, high = _number(first), _number(last)
     if log and min(ends) <= 0:
-        raise UsageError(f"a log range has ends above 0, not {first if low <= 0 else last}")
+        raise UsageError(f"the ends of a log range must be above 0, not {first if low <= 0 else last}")
 
     def between(part: Decimal | float, whole: int) -> str:
         a, b = (low.log10(), high.log10()) if log else (low, high)
         value = a + (b - a) * Decimal(part) / whole
         rounded = Decimal(f"{10**value if log else value:.3e}")
-        # Rounding must not leave the range: 0.99999 is not rounded to 1.
+        # Clip, because rounding must not leave the range: 0.99999 must not become 1.
         return _spelled(min(max(rounded, min(ends)), max(ends)))
 
     if not counted:
@@ -132,7 +132,7 @@ def _spelled(number: Decimal) -> str:
 
 
 def whole(text: str, least: int, flag: str | None = None, origin: str | None = None) -> int:
-    """Returns a whole number of `least` or more. Raises UsageError for any other text."""
+    """Returns the text as a whole number. Raises UsageError if it is none, or is below `least`."""
     try:
         number = int(validation.number(text, int))
         if number < least:
@@ -152,7 +152,7 @@ def halton(axes: Sequence[Axis], count: int) -> Axis:
         from scipy.stats import qmc
 
         sampler = qmc.Halton(len(axes), scramble=False)
-        # The first point of the sequence is the lowest of every range, so it is left out.
+        # The first point is at the lowest end of every range, so it is skipped.
         sampler.fast_forward(1)
         return sampler.random(count).tolist()
 

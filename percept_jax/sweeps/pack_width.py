@@ -1,7 +1,7 @@
-"""Chooses how many trials of a program to step together, by measuring where that pays for itself.
+"""Chooses how many trials of a program to step together. Widths are measured where that costs less than it saves.
 
 Stacked matrix products are one larger product, so perceptrons gain from the widest pack that fits. Stacked convolutions become
-grouped convolutions, for which XLA may know no fast code: on a CPU they may be three times slower and more.
+grouped convolutions, for which XLA may have no fast code: on a CPU they can be more than three times slower.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from percept_jax.training import evaluation, parallel
 from percept_jax.training.parallel import CompiledProgram
 
 if TYPE_CHECKING:
-    # jax.Device is this class, which type checkers do not see.
+    # jax.Device is this class, but type checkers cannot tell.
     from jaxlib._jax import Device
 
-# A pack has at most so many trials on each device.
+# The most trials of a pack on each device.
 MOST = 64
 # Measuring takes at most this share of the predicted training time.
 SHARE = 0.03
 # A pack takes at most this share of the free memory of a device.
 MEMORY = 0.5
-# Switch to another width only if it takes at most this share of the best time so far, so that noise decides nothing.
-CLEARLY = 0.95
-# A width is measured over so many chunks of steps, each of about so many seconds.
+# Switch to another width only if it takes at most this share of the best time so far, so that noise does not decide.
+MARGIN = 0.95
+# The number of chunks of steps over which a width is measured, and the seconds that a chunk takes, approximately.
 CHUNKS, CHUNK_SECONDS = 4, 0.05
 
 
 class Subject(NamedTuple):
-    """What is measured.
+    """A program to measure.
 
     Attributes:
         experiment: any experiment of the program.
-        spec: its data set.
-        data: the arrays that its steps gather examples from, in NumPy.
+        spec: the description of its data set.
+        data: the NumPy arrays from which its steps gather examples.
     """
 
     experiment: Experiment
@@ -71,12 +71,12 @@ def subject_of(experiment: Experiment, dataset: Dataset) -> Subject:
 
 
 class Choice(NamedTuple):
-    """A width that was chosen.
+    """The chosen width.
 
     Attributes:
-        width: how many trials are stepped together, on all devices.
-        milliseconds: by width, the measured time of a step divided by the number of trials.
-        compiled: by width, the functions of the program that were compiled on the way.
+        width: the number of trials that are stepped together, on all devices.
+        milliseconds: the measured time of a step per trial, by width.
+        compiled: the programs that were compiled for the measurement, by width.
     """
 
     width: int
@@ -87,13 +87,13 @@ class Choice(NamedTuple):
 def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: int = 1) -> Choice:
     """Returns the width at which the trials of a program take the least time.
 
-    Each width is measured in turns with the best one so far, because other processes may use the machine at the same time.
+    Each width is measured alternately with the best one so far, because other processes may use the machine too.
 
     Args:
         subject: an experiment of the program.
         devices: the devices that share a pack.
-        trials: how many trials of the program are left.
-        workers: how many workers share them.
+        trials: the number of trials of the program that are left.
+        workers: the number of workers that share them.
     """
     on = len(devices)
     widest = _even_width(math.ceil(trials / workers / on), min(MOST, parallel.max_trials_per_device(subject.experiment, devices)))
@@ -124,11 +124,11 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
             continue
         measured[width] = round(pack.milliseconds, 4)
         cost = time.monotonic() - began
-        # The first width costs nothing extra: something must be compiled in any case.
+        # The first width costs nothing extra, because one width must be compiled in any case.
         spent += cost if best else 0
         if best and pack.milliseconds > 1.2 * best.milliseconds:
             break
-        if not best or pack.seconds(trials, subject.steps) < CLEARLY * best.seconds(trials, subject.steps):
+        if not best or pack.seconds(trials, subject.steps) < MARGIN * best.seconds(trials, subject.steps):
             best = pack
     if not best:
         return Choice(on, {}, {})
@@ -136,14 +136,14 @@ def choose(subject: Subject, devices: Sequence[Device], trials: int, workers: in
 
 
 def measure(subject: Subject, devices: Sequence[Device], width: int) -> float:
-    """Returns the milliseconds of a step, divided by the number of trials, at one width."""
+    """Returns the milliseconds of a step per trial at one width."""
     pack = _TimedPack(subject, devices, width)
     pack.race(None)
     return pack.milliseconds
 
 
 def _even_width(trials: int, most: float) -> int:
-    """Returns the width at which trials fill as few packs of at most `most` as possible, all about equally full."""
+    """Returns the width that divides trials evenly over the fewest packs of at most `most` trials."""
     return max(1, math.ceil(trials / max(1, math.ceil(trials / most))))
 
 
@@ -155,16 +155,16 @@ def _candidates(widest: int, devices: int, rising: bool) -> Iterator[int]:
 
 
 class _TimedPack:
-    """A pack that is stepped only to be timed.
+    """A pack that is stepped only to measure its time.
 
     Attributes:
         compiled: the jitted functions of its program.
-        milliseconds: the time of a step divided by the number of trials, in its last race.
+        milliseconds: the time of a step per trial, in its last race.
     """
 
-    milliseconds = math.inf
-
     def __init__(self, subject: Subject, devices: Sequence[Device], width: int):
+        # The number of steps in a chunk is set by the first race.
+        self.milliseconds, self._steps = math.inf, 1
         self.compiled, train = subject.compile(devices, width), subject.spec.roles["train"]
         batch = subject.experiment.batch(len(train))
         samplers = [Sampler(seed, len(train), batch) for seed in range(width)]
@@ -174,13 +174,13 @@ class _TimedPack:
         self._rest = parallel.place(hparams, devices, width), parallel.place(subject.data, devices)
 
     def memory(self) -> float:
-        """Returns the bytes that it takes on a device, as XLA predicts them."""
+        """Returns the bytes that a step takes on a device, as XLA predicts them."""
         train: Any = self.compiled.train
         return parallel.memory_bytes(train.lower(self._state, self._index, *self._rest).compile())
 
     def race(self, other: _TimedPack | None) -> None:
         """Times some chunks of steps, in turns with another pack, and sets `milliseconds` of both to their best chunks."""
-        # The first step compiles, and the second one says how many steps make a chunk.
+        # The first step compiles; the time of the second one determines the number of steps in a chunk.
         self._chunk(1)
         self._steps = max(1, min(evaluation.IN_FLIGHT, round(CHUNK_SECONDS / self._chunk(1))))
         packs = [self, other] if other else [self]
@@ -192,7 +192,7 @@ class _TimedPack:
                 pack.milliseconds = min(pack.milliseconds, 1000 * seconds / pack.compiled.trials)
 
     def _chunk(self, steps: int) -> float:
-        """Does some steps. Returns the seconds of one."""
+        """Makes some steps. Returns the seconds per step."""
         began, sums = time.monotonic(), {}
         for _ in range(steps):
             self._state, sums = self.compiled.train(self._state, self._index, *self._rest)
@@ -200,13 +200,13 @@ class _TimedPack:
         return (time.monotonic() - began) / steps
 
     def seconds(self, trials: int, steps: int) -> float:
-        """Returns the predicted time of so many trials of so many steps, the padding trials of the last pack included."""
+        """Returns the predicted time of `trials` trials of `steps` steps, including the padding trials of the last pack."""
         width = self.compiled.trials
         return math.ceil(trials / width) * width * steps * self.milliseconds / 1000
 
 
 def free_memory(device: Device) -> float:
-    """Returns the free bytes of a device, or of the machine for a CPU; infinity where they are unknown."""
+    """Returns the free bytes of a device, or of the machine for a CPU; infinity if unknown."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)

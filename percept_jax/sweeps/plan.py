@@ -1,6 +1,6 @@
-"""What a sweep is going to train: arms over seeds, trials grouped into programs, programs divided into packs.
+"""The plan of a sweep: arms and seeds make trials, trials are grouped into programs, and programs are divided into packs.
 
-Pure: what is on the disk, and what was measured, comes in as arguments.
+These functions are pure: results and measurements are passed as arguments.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from percept_jax.training.program import program_key
 
 
 class ArmPlan(NamedTuple):
-    """An arm as it was asked for.
+    """An arm as the user specified it.
 
     Attributes:
         name: its name in the table.
@@ -25,7 +25,7 @@ class ArmPlan(NamedTuple):
         origins: flag -> where it was given.
         candidates: the experiments that tuning chooses from; none without tuning.
         tuned_at: tuned flag -> where its values were given.
-        where: where the arm was asked for.
+        where: where the arm was given.
     """
 
     name: str
@@ -51,7 +51,7 @@ class TrialPlan(NamedTuple):
 
 
 class Program(NamedTuple):
-    """Trials that share one compiled step; `key` names it."""
+    """Trials that share one compiled step; `key` identifies it."""
 
     key: str
     trials: Sequence[TrialPlan]
@@ -61,7 +61,7 @@ class PackPlan(NamedTuple):
     """Trials that are stepped together.
 
     Attributes:
-        width: how many trials the pack has, padding trials included.
+        width: the number of trials in the pack, including padding trials.
         trials: the ids of its trials, without padding trials.
     """
 
@@ -82,10 +82,9 @@ def trials(
 
 
 def tuning(arms: Iterable[ArmPlan], seeds: Sequence[int], identity: Callable[[Experiment], str]) -> dict[str, list[TrialPlan]]:
-    """Returns the trials that choose each arm's settings, by the arm's name.
+    """Returns the trials that tune each arm's settings, by the arm's name.
 
-    They have a seed that is not in the table. It is the highest free one, so that more seeds in the table do not change what is
-    chosen.
+    They use a seed that is not in the table: the highest free one, so that adding seeds to the table does not change the choice.
     """
     seed = next(seed for seed in range(2**32 - 1, 0, -1) if seed not in seeds)
     return {arm.name: [_trial(arm.name, candidate, seed, identity) for candidate in arm.candidates] for arm in arms}
@@ -97,13 +96,13 @@ def _trial(arm: str, experiment: Experiment, seed: int, identity: Callable[[Expe
 
 
 def distinct(arms: Sequence[ArmPlan]) -> list[ArmPlan]:
-    """Returns the arms without those that repeat the first one, as a one-factor-at-a-time design makes them."""
+    """Returns the arms without those that repeat the first one, which a one-factor-at-a-time design produces."""
     first = arms[0].experiment.science()
     return [arms[0], *(arm for arm in arms[1:] if arm.experiment.science() != first)]
 
 
 def programs(trials: Iterable[TrialPlan], steps: Callable[[Experiment], int]) -> list[Program]:
-    """Returns trials grouped by program, each trial once; `steps` is the number of steps of an experiment."""
+    """Returns trials grouped by program, each trial once; `steps` returns the number of steps of an experiment."""
     groups: dict[str, dict[str, TrialPlan]] = {}
     for trial in trials:
         groups.setdefault(program_key(trial.experiment, steps(trial.experiment)), {})[trial.id] = trial
@@ -113,7 +112,7 @@ def programs(trials: Iterable[TrialPlan], steps: Callable[[Experiment], int]) ->
 def packs(ids: Sequence[str], width: int, devices: int = 1) -> list[PackPlan]:
     """Returns packs of at most `width` trials.
 
-    All have the same width, so that one compilation serves them all, and the devices can share it.
+    All packs have the same width, so that the program is compiled once, and the width is a multiple of the devices.
     """
     count = max(1, math.ceil(len(ids) / width))
     size = min(width, math.ceil(len(ids) / count / devices) * devices) if width > 1 else 1
@@ -121,12 +120,12 @@ def packs(ids: Sequence[str], width: int, devices: int = 1) -> list[PackPlan]:
 
 
 def best(candidates: Sequence[tuple[TrialPlan, Mapping[str, Any] | None]], metric: str, sign: int) -> TrialPlan | None:
-    """Returns the candidate that validated best, the first among equals; None where none finished without diverging.
+    """Returns the candidate with the best validation, the first among equals; None if none finished without diverging.
 
     Args:
         candidates: trials with the content of their result.json.
-        metric: as split/name; "test/accuracy" is chosen by validation/accuracy.
-        sign: +1 where larger is better, else -1.
+        metric: the metric as split/name; for "test/accuracy" the choice is by validation/accuracy.
+        sign: +1 if larger is better, else -1.
     """
     number = metric.partition("/")[2]
     done = [(as_number(r["validation"].get(number)), k, t) for k, (t, r) in enumerate(candidates) if r and r["status"] == "done"]

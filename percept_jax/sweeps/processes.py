@@ -1,4 +1,4 @@
-"""The worker processes of a sweep on this machine: the same command, started once for each device or share of the cores."""
+"""Starts the worker processes of a sweep on this machine: the same command, once per device or share of the cores."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ def run_workers(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool
 
     Args:
         sweep: the sweep, already written to its folder.
-        interrupted: returns the number of a signal that asks to stop, once one has come.
+        interrupted: returns the number of the signal that asked to stop, if one has arrived.
         fresh: whether the sweep was started with --fresh, for the message of an interruption.
 
     Raises:
-        Interrupted: a signal came, and all workers have saved their state.
-        StorageError: a worker could not write.
-        PerceptError: no worker ended well.
+        Interrupted: a signal arrived, and all workers have saved their state.
+        StorageError: a worker could not write a file.
+        PerceptError: all workers failed.
     """
     progress = SweepProgress(sweep.dir, sweep.measure)
     logs = [sweep.dir.log(i) for i in range(sweep.options.workers)]
@@ -36,7 +36,7 @@ def run_workers(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool
     complete = False
     try:
         while any(worker.poll() is None for worker in workers):
-            # The trials of the table are known when tuning has found the settings of every arm.
+            # All trials of the table are known once tuning has chosen the settings of every arm.
             if not complete:
                 trials = [trial for arm in sweep.table_trials().values() for trial in arm.values()]
                 complete = all(trials)
@@ -53,14 +53,14 @@ def run_workers(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool
     if StorageError.exit_code in codes:
         raise StorageError(_last_line(logs[codes.index(StorageError.exit_code)], StorageError.exit_code))
     if 0 not in codes:
-        raise PerceptError(f"no worker came to the end; the first one: {_last_line(logs[0], codes[0])}")
+        raise PerceptError(f"all workers failed; the first one: {_last_line(logs[0], codes[0])}")
     for i, code in enumerate(codes):
         if code:
-            progress.note(f"worker {i} ended with status {code}, and the others went on: {logs[i]}")
+            progress.note(f"worker {i} ended with status {code}, the others continued; see {logs[i]}")
 
 
 def _last_line(log: Path, code: int) -> str:
-    """Returns the last line that a worker has printed."""
+    """Returns the last line that a worker printed."""
     return (log.read_text(errors="replace").strip() or f"it ended with status {code}").splitlines()[-1]
 
 
@@ -72,17 +72,17 @@ def _start(number: int, workers: int, log: Path, arguments: Sequence[str]) -> su
     cores = sorted(os.sched_getaffinity(0))
     share = cores[number % len(cores) :: min(workers, len(cores))]
     try:
-        # A process inherits the cores of the one that starts it. Workers that share all cores are slower.
+        # A process inherits the cores of its parent. Workers that share all cores would be slower.
         os.sched_setaffinity(0, share if not gpus else cores)
         with files.open_log(log) as file:
-            # The pipe tells the worker when this process has ended, in whatever way: see `signals.end_with_parent`.
+            # The pipe closes when this process ends for whatever reason, and the worker then ends: `signals.end_with_parent`.
             return subprocess.Popen(command, env=environment, stdout=file, stderr=file, stdin=subprocess.PIPE)
     finally:
         os.sched_setaffinity(0, cores)
 
 
 def _gpus() -> list[str]:
-    """Returns the graphics processors that workers may use, as CUDA_VISIBLE_DEVICES names them."""
+    """Returns the GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name]
     if os.environ.get("JAX_PLATFORMS") == "cpu":

@@ -1,4 +1,4 @@
-"""SweepProgress: how a person sees a sweep advance, as one live line on a terminal and as plain lines elsewhere."""
+"""SweepProgress: shows the progress of a sweep, as one live line on a terminal and as plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -14,12 +14,12 @@ from percept_jax.sweeps.plan import TrialPlan
 from percept_jax.sweeps.sweep_dir import SweepDir
 from percept_jax.training.reporter import Reporter
 
-# The run directories are read at most once in so many seconds.
+# The minimum seconds between two reads of the run directories.
 READ_EVERY = 0.5
 
 
 class SweepProgress:
-    """Shows how many trials are done, running and failed, the time that is left, and the arm that validates best so far.
+    """Shows how many trials are done, running and failed, the remaining time, and the arm with the best validation so far.
 
     It reads the run directories, so it shows the work of other processes too.
     """
@@ -28,10 +28,10 @@ class SweepProgress:
         self._dir, self._metric, self._quiet = dir, metric, quiet
         self._trials: Mapping[str, TrialPlan] = {}
         self._results: dict[str, Any] = {}
-        # How many trials were finished before this process knew of them.
+        # The number of trials that were finished before they were added here.
         self._finished_before = 0
         self._began = self._last_read = 0.0
-        # The pack that this process trains is as far as if so many of its trials were finished.
+        # The progress of this process's pack, in trials: half-way through a pack of four it is 2.
         self._part = 0.0
         self._shown, self._live = -1, None
 
@@ -46,7 +46,7 @@ class SweepProgress:
             self._draw(lambda live: live.start())
 
     def _draw(self, change: Callable[[Any], None]) -> None:
-        """Changes the live line. It is given up when the terminal has gone away."""
+        """Changes the live line; drops it if the terminal is gone."""
         try:
             if self._live:
                 change(self._live)
@@ -54,7 +54,7 @@ class SweepProgress:
             self._live = None
 
     def add(self, trials: Iterable[TrialPlan]) -> None:
-        """Adds trials to those that are shown; known ones are not added twice."""
+        """Adds trials to those that are counted; each trial is counted once."""
         before = self._trials.keys()
         self._trials = {**self._trials, **{trial.id: trial for trial in trials}}
         if before != self._trials.keys():
@@ -68,14 +68,14 @@ class SweepProgress:
         self._live = None
 
     def note(self, text: str) -> None:
-        """Prints a line of its own."""
+        """Prints a line."""
         if self._live:
             self._draw(lambda live: live.console.print(text, markup=False, highlight=False))
         elif not self._quiet:
             Reporter().note(text)
 
     def refresh(self, now: bool = False) -> None:
-        """Shows what has changed since the last refresh. Without `now` it does so once in READ_EVERY seconds at most."""
+        """Reads the run directories and updates the display; without `now`, at most once in READ_EVERY seconds."""
         if not now and time.monotonic() < self._last_read + READ_EVERY:
             return
         self._read()
@@ -88,11 +88,11 @@ class SweepProgress:
             self.note(self._summary())
 
     def reporter(self, trials: int) -> Reporter:
-        """Returns the reporter for a pack of so many trials."""
+        """Returns the reporter for a pack of `trials` trials."""
         return _PackReporter(self, trials)
 
     def advance(self, trials: float) -> None:
-        """Sets how far the pack of this process is: as if so many of its trials were finished."""
+        """Sets the progress of this process's pack, in trials."""
         self._part = trials
         self.refresh()
 
@@ -132,7 +132,7 @@ class SweepProgress:
 
 
 class _PackReporter(Reporter):
-    """Passes the progress of a pack on to a SweepProgress."""
+    """Reports the progress of a pack to a SweepProgress."""
 
     def __init__(self, progress: SweepProgress, trials: int):
         super().__init__()

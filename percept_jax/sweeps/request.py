@@ -1,4 +1,4 @@
-"""SweepRequest: what a command line asks of a sweep."""
+"""SweepRequest: a sweep as a command line describes it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,11 +13,11 @@ class SweepRequest(NamedTuple):
     Attributes:
         spec: the content of its file.
         arms: its arms as experiments, not yet validated.
-        options: options of the command, which are no part of an experiment.
-        origins: where the options that were given stand: "file:line" or "command line".
+        options: options of the command, which are not part of an experiment.
+        origins: option -> where it was given, "file:line" or "command line".
         file: the sweep file, or the flag file of a sweep that the command line describes.
         name: the name of the sweep: the file's stem, and a suffix that distinguishes it from other sweeps of the file.
-        text: the text of the file, with what the command line adds.
+        text: the text of the file, after a comment with the additions of the command line.
         arguments: the command line.
     """
 

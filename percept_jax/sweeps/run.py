@@ -1,4 +1,4 @@
-"""Runs a sweep from its file to its table: trains what is not finished, then compares everything."""
+"""Runs a sweep: trains the trials that are not finished, then writes the table."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,15 +17,15 @@ from percept_jax.training.identity import flag_text
 
 
 def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
-    """Runs a sweep, or what is left of it. Prints and writes its table, and returns it.
+    """Runs or resumes a sweep, prints and writes its table, and returns it.
 
     Args:
-        request: the sweep that is asked for.
-        interrupted: returns the number of a signal that asks to stop, once one has come.
+        request: the sweep.
+        interrupted: returns the number of the signal that asked to stop, if one has arrived.
 
     Raises:
-        UsageError: something is wrong with a trial, and nothing has been written.
-        Interrupted: a signal came; all is saved, and the same command goes on.
+        UsageError: a trial cannot run; nothing has been written.
+        Interrupted: a signal arrived; the state has been saved, and the same command resumes.
         PerceptError: trials have failed; the others are in the table.
         StorageError: a file cannot be written or is damaged.
     """
@@ -36,7 +36,7 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
         return describe.dry_run(sweep)
     worker, fresh = is_worker(), sweep.fresh
     sweep.write()
-    # As long as any process holds this lock, --fresh of another one cannot delete trials.
+    # While any process holds this lock, another process with --fresh cannot delete trials.
     with sweep.dir.lock_work():
         if sweep.options.workers > 1 and not worker:
             processes.run_workers(sweep, interrupted, fresh)
@@ -58,16 +58,16 @@ def _train(sweep: Sweep, interrupted: Callable[[], int | None], fresh: bool) -> 
 
 
 def _stages(sweep: Sweep) -> Iterator[list[TrialPlan]]:
-    """Yields the trials that tune, if there are any, and then the trials of the table with the settings that were chosen."""
+    """Yields the tuning trials, if there are any, and then the trials of the table with the settings that tuning chose."""
     if tuning := sweep.tuning_trials():
         yield tuning
-        # The plan can now name the trials of the table.
+        # The trials of the table are known now, so the plan is written again.
         sweep.write()
     yield sweep.known_trials()
 
 
 def _finish(sweep: Sweep) -> dict[str, Any]:
-    """Prints and writes the table. Returns it. Raises PerceptError where trials have failed, or are damaged."""
+    """Prints, writes and returns the table. Raises PerceptError if trials have failed or are damaged."""
     sweep.write()
     untuned = [arm for arm in sweep.arms if sweep.tuning_failed(arm)]
     for arm in sweep.arms if sweep.spec.candidates else ():
@@ -81,28 +81,28 @@ def _finish(sweep: Sweep) -> dict[str, Any]:
     ]
     damaged = [fault for trial in trials if (fault := sweep.dir.fault(trial))]
     if damaged:
-        again = "delete it, and the same command writes it again"
-        raise PerceptError(f"{len(damaged)} of {len(trials)} trials are damaged ({damaged[0]}); {again}")
+        advice = "delete the damaged file, and the same command writes it again"
+        raise PerceptError(f"{len(damaged)} of {len(trials)} trials are damaged ({damaged[0]}); {advice}")
     if failed:
         raise PerceptError(f"{len(failed)} of {len(trials)} trials failed ({failed[0]}); the same command tries them again")
     if untuned:
-        raise PerceptError(f"{untuned[0].name}: no trial of its tuning was finished well")
+        raise PerceptError(f"{untuned[0].name}: every trial of its tuning failed or diverged")
     left = sum(not t or not sweep.dir.result(t.id) for arm in sweep.table_trials().values() for t in arm.values())
     if left:
-        say(f"{left} trials are left to other shards, or wait for what they tune; the same command goes on")
+        say(f"{left} trials are left: they belong to other shards or wait for tuning; the same command continues")
     else:
         sweep.delete_packs()
     return table
 
 
 def _chosen(arm: ArmPlan, tuned: ArmPlan) -> str:
-    """Returns the flags that tuning has chosen, and whether a number is the largest or smallest that was tried."""
+    """Returns the flags that tuning chose, with a note if a number is the largest or smallest that was tried."""
     tried = [candidate.science() for candidate in arm.candidates]
     chosen = []
     for name, value in tuned.experiment.science().items():
         values = [science[name] for science in tried if name in science]
         if len({repr(v) for v in values}) > 1:
             number = isinstance(value, (int, float)) and len(set(values)) > 2
-            edge = ", at the edge of what was tried" if number and value in (min(values), max(values)) else ""
+            edge = ", the end of the range that was tried" if number and value in (min(values), max(values)) else ""
             chosen.append(f"--{name}={flag_text(value)}{edge}")
     return ", ".join(chosen)

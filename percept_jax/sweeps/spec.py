@@ -1,4 +1,4 @@
-"""The content of a sweep file: which arms are compared, over which seeds, and what is tuned in each arm."""
+"""The content of a sweep file: the arms that are compared, their seeds, and what is tuned in each arm."""
 
 import itertools
 import math
@@ -13,14 +13,14 @@ from percept_jax.sweeps import factors
 from percept_jax.sweeps.factors import MOST, Axis, Factor
 
 FLAGS = {
-    "seeds": "trials of each arm: a count (5 are the seeds 0..4), or the seeds themselves: {10..14}",
-    "metric": "the number that arms are compared by, such as test/accuracy",
+    "seeds": "seeds of each arm: a number of trials (5: the seeds 0 to 4), or the seeds themselves: {10..14}",
+    "metric": "metric that arms are compared by, such as test/accuracy",
     "baseline": "name of the arm that the others are compared with (default: the first)",
     "design": "how factors become arms: grid, ofat (one factor at a time), cumulative (each arm adds to the last) or halton",
-    "trials": "how many points --design=halton takes",
-    "zip": "factors that move together: --zip=batch_size,learning_rate",
-    "tune": "a flag to tune in each arm, with what to try: --tune=learning_rate={log:1e-3..1}",
-    "tune_trials": "how many Halton points over the tuned flags to try (default: every combination)",
+    "trials": "number of points of --design=halton",
+    "zip": "factors whose values change together: --zip=batch_size,learning_rate",
+    "tune": "a flag to tune in each arm, with the values to try: --tune=learning_rate={log:1e-3..1}",
+    "tune_trials": "number of Halton points over the tuned flags to try (default: every combination)",
 }
 DEFAULTS = {"seeds": "1", "design": "grid"}
 DESIGNS = ("grid", "ofat", "cumulative", "halton")
@@ -31,7 +31,7 @@ class ArmSettings(NamedTuple):
 
     Attributes:
         name: the name of the arm.
-        origin: where the arm was asked for.
+        origin: where the arm was given.
         settings: all its settings, each flag once, in the order of the file.
     """
 
@@ -46,7 +46,7 @@ class Spec(NamedTuple):
     Attributes:
         arms: at least one arm; their names are distinct.
         seeds: the seeds of each arm.
-        metric: the metric to compare, as split/name; "" where none was given.
+        metric: the metric to compare, as split/name; "" if none was given.
         baseline: the name of the arm that the others are compared with.
         design: one of DESIGNS.
         candidates: the settings that tuning tries in each arm; none without --tune.
@@ -62,7 +62,7 @@ class Spec(NamedTuple):
     origins: dict[str, str]
 
 
-# Arms that share a name and settings; there is one for each combination along the axes.
+# The settings that a group of arms shares, and the axes whose combinations make one arm each.
 _Block = tuple[ArmSettings, Sequence[Axis]]
 
 
@@ -71,43 +71,43 @@ def build(sections: Sequence[Section], overrides: Sequence[Setting] = ()) -> Spe
 
     Args:
         sections: the sections of the file, as `flagfile.read_sweep` returns them.
-        overrides: settings of the command line, which are added to the first section. A flag that is repeated here has several
-            values, because a shell expands --learning_rate={0.03,0.1} to that.
+        overrides: settings of the command line, which are added to the first section. A repeated flag has several values,
+            because a shell expands --learning_rate={0.03,0.1} to repeated flags.
 
     Raises:
         UsageError: a value, a flag of the sweep or an arm is wrong, or there are more than MOST trials.
     """
     base, *named = sections
     given = [*base.settings, *_merged(overrides)]
-    ours = {s.name: s for s in given if s.name in FLAGS}
-    origins = {name: setting.origin for name, setting in ours.items()}
-    ours = {name: Setting(name, text, base.origin) for name, text in DEFAULTS.items()} | ours
+    sweep_flags = {s.name: s for s in given if s.name in FLAGS}
+    origins = {name: setting.origin for name, setting in sweep_flags.items()}
+    sweep_flags = {name: Setting(name, text, base.origin) for name, text in DEFAULTS.items()} | sweep_flags
     base = base._replace(settings=[s for s in given if s.name not in FLAGS])
     _check_distinct(named)
     for setting in itertools.chain.from_iterable(section.settings for section in named):
         if setting.name in FLAGS:
-            raise UsageError("is of the whole sweep: give it above the first arm", setting.name, setting.origin)
-    for setting in ours.values():
+            raise UsageError("applies to the whole sweep: give it above the first arm", setting.name, setting.origin)
+    for setting in sweep_flags.values():
         if not setting.text:
             raise UsageError(f"needs a value: --{setting.name}=VALUE", setting.name, setting.origin)
     axes = _zipped(factors.read(base.settings), [s for s in given if s.name == "zip"])
-    blocks = _blocks(base, named, axes, ours)
-    tuned = _tuned([s for s in given if s.name == "tune"], ours, [f for _, axes in blocks for axis in axes for f in axis])
-    seeds = _seeds(ours["seeds"])
-    _check_count(blocks, seeds, tuned, ours)
+    blocks = _blocks(base, named, axes, sweep_flags)
+    tuned = _tuned([s for s in given if s.name == "tune"], sweep_flags, [f for _, axes in blocks for axis in axes for f in axis])
+    seeds = _seeds(sweep_flags["seeds"])
+    _check_count(blocks, seeds, tuned, sweep_flags)
     arms = tuple(itertools.chain.from_iterable(_arms(*block) for block in blocks))
     _check_distinct(arms)
-    metric, baseline = (_text(ours[name]) if name in ours else "" for name in ("metric", "baseline"))
+    metric, baseline = (_text(sweep_flags[name]) if name in sweep_flags else "" for name in ("metric", "baseline"))
     if metric and not re.fullmatch(r"(validation|test)/\w+", metric):
-        raise UsageError(f"{metric!r} is not validation/NAME or test/NAME", "metric", ours["metric"].origin)
+        raise UsageError(f"{metric!r} is not validation/NAME or test/NAME", "metric", sweep_flags["metric"].origin)
     if baseline and baseline not in [arm.name for arm in arms]:
-        raise UsageError(validation.unknown(baseline, [arm.name for arm in arms]), "baseline", ours["baseline"].origin)
+        raise UsageError(validation.unknown(baseline, [arm.name for arm in arms]), "baseline", sweep_flags["baseline"].origin)
     return Spec(
         arms,
         tuple(factors.whole(seeds.text(i), 0, "seeds", seeds.origin) for i in range(seeds.length)),
         metric,
         baseline or arms[0].name,
-        _text(ours["design"]),
+        _text(sweep_flags["design"]),
         tuple(factors.combinations(tuned)) if tuned else (),
         origins,
     )
@@ -130,7 +130,7 @@ def _merged(overrides: Iterable[Setting]) -> Iterator[Setting]:
         before = f"{about}=" if name == "tune" else ""
         texts = [(setting.text or "").removeprefix(before) for setting in group]
         if re.search(r"[{}|]", "".join(texts)):
-            raise UsageError("several values are either in one brace group or given one by one", name, origin)
+            raise UsageError("give several values either in one brace group or one by one, not both", name, origin)
         yield Setting(name, before + "{" + "|".join(texts) + "}", origin)
 
 
@@ -143,7 +143,7 @@ def _check_distinct(arms: Iterable[Section | ArmSettings]) -> None:
 
 
 def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
-    """Returns factors as axes. The factors of a zip are one axis, in the order of the zip, at the place of the first of them."""
+    """Returns factors as axes. The factors of a --zip are one axis, at the position of the first of them."""
     axes: dict[str, Axis] = {name: (factor,) for name, factor in found.items()}
     for _, text, origin in zips:
         names = [name.strip() for name in (text or "").split(",")]
@@ -153,7 +153,7 @@ def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
             if name not in found:
                 raise UsageError(f"{name!r} is not a factor above the first arm", "zip", origin)
             if len(axes[name]) > 1:
-                raise UsageError(f"{name!r} is in another --zip too", "zip", origin)
+                raise UsageError(f"{name!r} is also in another --zip", "zip", origin)
         axis = tuple(found[name] for name in names)
         _check_lists([axis])
         if len({factor.size for factor in axis}) > 1:
@@ -163,28 +163,28 @@ def _zipped(found: Mapping[str, Factor], zips: Iterable[Setting]) -> list[Axis]:
 
 
 def _check_lists(axes: Iterable[Axis]) -> None:
-    """Raises UsageError for a range of any numbers, where a list of values is needed."""
+    """Raises UsageError if a factor is a continuous range, because a list of values is needed."""
     for factor in itertools.chain.from_iterable(axes):
         if factor.size is None:
-            message = "the range needs a count, as in {0.1..0.9:5}; without, it is for halton above the arms, or --tune"
+            message = "the range needs a count, as in {0.1..0.9:5}; only --tune and --design=halton take ranges without"
             raise UsageError(message, factor.name, factor.origin)
 
 
-def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours: Mapping[str, Setting]) -> list[_Block]:
-    """Returns the arms of a design, not yet multiplied out along their axes."""
-    _, design, origin = ours["design"]
+def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], sweep_flags: Mapping[str, Setting]) -> list[_Block]:
+    """Returns the blocks of a design, not yet expanded to arms."""
+    _, design, origin = sweep_flags["design"]
     if design not in DESIGNS:
         raise UsageError(validation.unknown(design, DESIGNS), "design", origin)
-    own = [[(factor,) for factor in factors.read(section.settings).values()] for section in named]
-    if "trials" in ours and design != "halton":
-        raise UsageError("is for --design=halton", "trials", ours["trials"].origin)
+    arm_axes = [[(factor,) for factor in factors.read(section.settings).values()] for section in named]
+    if "trials" in sweep_flags and design != "halton":
+        raise UsageError("requires --design=halton", "trials", sweep_flags["trials"].origin)
     if design == "cumulative":
-        return _cumulative(base, named, [*axes, *itertools.chain(*own)], origin)
+        return _cumulative(base, named, [*axes, *itertools.chain(*arm_axes)], origin)
     if design == "halton":
-        if "trials" not in ours or not axes:
-            lacks = "a flag with several values above the first arm" if "trials" in ours else "--trials=N"
-            raise UsageError(f"halton needs {lacks}", "design", origin)
-        axes = [factors.halton(axes, factors.whole(_text(ours["trials"]), 1, "trials", ours["trials"].origin))]
+        if "trials" not in sweep_flags or not axes:
+            missing = "a flag with several values above the first arm" if "trials" in sweep_flags else "--trials=N"
+            raise UsageError(f"halton needs {missing}", "design", origin)
+        axes = [factors.halton(axes, factors.whole(_text(sweep_flags["trials"]), 1, "trials", sweep_flags["trials"].origin))]
     common = tuple(base.settings)
     blocks = [(ArmSettings("", base.origin, common), axes)]
     if design == "ofat":
@@ -193,15 +193,15 @@ def _blocks(base: Section, named: Sequence[Section], axes: Sequence[Axis], ours:
             *((ArmSettings("", axis[0].origin, common), [axis]) for axis in axes),
         ]
         axes = ()
-    for section, mine in zip(named, own, strict=True):
+    for section, section_axes in zip(named, arm_axes, strict=True):
         set_here = {setting.name for setting in section.settings}
-        # An arm that sets one of the two replaces the other.
+        # --epochs and --steps override each other.
         set_here |= {"epochs", "steps"} if set_here & {"epochs", "steps"} else set()
         rest = [tuple(factor for factor in axis if factor.name not in set_here) for axis in axes]
         arm = ArmSettings(section.name, section.origin, (*common, *section.settings))
-        blocks.append((arm, [*filter(None, rest), *mine]))
-    for _, along in blocks:
-        _check_lists(along)
+        blocks.append((arm, [*filter(None, rest), *section_axes]))
+    for _, block_axes in blocks:
+        _check_lists(block_axes)
     return blocks
 
 
@@ -209,7 +209,7 @@ def _cumulative(base: Section, named: Sequence[Section], axes: Sequence[Axis], o
     if not named:
         raise UsageError("cumulative needs arms: [name]", "design", origin)
     if axes:
-        raise UsageError("one value: a cumulative design has no factors", axes[0][0].name, axes[0][0].origin)
+        raise UsageError("give one value: a cumulative design has no factors", axes[0][0].name, axes[0][0].origin)
     arms = [ArmSettings("", base.origin, tuple(base.settings))]
     for section in named:
         name = section.name if len(arms) == 1 else f"+ {section.name}"
@@ -217,9 +217,9 @@ def _cumulative(base: Section, named: Sequence[Section], axes: Sequence[Axis], o
     return [(arm, ()) for arm in arms]
 
 
-def _tuned(tunes: Iterable[Setting], ours: Mapping[str, Setting], others: Iterable[Factor]) -> list[Axis]:
+def _tuned(tunes: Iterable[Setting], sweep_flags: Mapping[str, Setting], others: Iterable[Factor]) -> list[Axis]:
     """Returns the tuned flags as axes."""
-    trials = ours.get("tune_trials")
+    trials = sweep_flags.get("tune_trials")
     tuned = {}
     for _, text, origin in tunes:
         name, _, values = (text or "").partition("=")
@@ -228,7 +228,7 @@ def _tuned(tunes: Iterable[Setting], ours: Mapping[str, Setting], others: Iterab
         tuned[name] = factors.values(name, values, "tune", origin)
     for factor in others:
         if factor.name in tuned:
-            raise UsageError(f"{factor.name} is a factor too, at {factor.origin}", "tune", tuned[factor.name].origin)
+            raise UsageError(f"{factor.name} is also a factor, at {factor.origin}", "tune", tuned[factor.name].origin)
     axes = [(factor,) for factor in tuned.values()]
     if trials:
         if not axes:
@@ -246,17 +246,21 @@ def _seeds(setting: Setting) -> Factor:
         text = f"{{0..{factors.whole(text, 1, name, origin) - 1}}}"
     seeds = factors.values(name, text, name, origin)
     if seeds.size is None:
-        raise UsageError("a range of seeds has whole ends: {10..14}", name, origin)
+        raise UsageError("the ends of a range of seeds must be whole numbers: {10..14}", name, origin)
     return seeds
 
 
-def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis], ours: Mapping[str, Setting]) -> None:
-    """Raises UsageError where there are more than MOST trials. They are counted before any arm is made."""
+def _check_count(blocks: Sequence[_Block], seeds: Factor, tuned: Sequence[Axis], sweep_flags: Mapping[str, Setting]) -> None:
+    """Raises UsageError if there are more than MOST trials. They are counted before any arm is created."""
     count = sum(math.prod(axis[0].length for axis in axes) for _, axes in blocks)
     count *= seeds.length + (math.prod(axis[0].length for axis in tuned) if tuned else 0)
     if count > MOST:
         factor_sizes = [(seeds.length, "seeds", seeds.origin)]
-        factor_sizes += [(int(_text(ours[name])), name, ours[name].origin) for name in ("trials", "tune_trials") if name in ours]
+        factor_sizes += [
+            (int(_text(sweep_flags[name])), name, sweep_flags[name].origin)
+            for name in ("trials", "tune_trials")
+            if name in sweep_flags
+        ]
         factor_sizes += [(axis[0].length, axis[0].name, axis[0].origin) for _, axes in blocks for axis in axes]
         factor_sizes += [(axis[0].length, "tune", axis[0].origin) for axis in tuned]
         _, flag, origin = max(factor_sizes, key=lambda factor: factor[0])
@@ -271,7 +275,7 @@ def _arms(arm: ArmSettings, axes: Sequence[Axis]) -> Iterator[ArmSettings]:
         for setting in arm.settings:
             if "{" in (setting.text or ""):
                 setting = chosen.get((setting.name, setting.origin))
-            # A factor of another section has no value here, and its flag keeps the value from before.
+            # A factor of another section has no value here, so its flag keeps its previous value.
             if setting:
                 last.pop(setting.name, None)
                 last[setting.name] = setting

@@ -1,4 +1,4 @@
-"""Sweep: a sweep whose every trial has been checked, and its plan."""
+"""Sweep: a sweep whose trials have all been checked, and its plan."""
 
 import contextlib
 import dataclasses
@@ -28,18 +28,18 @@ from percept_jax.validation import check_within, unknown
 
 
 class Sweep:
-    """A sweep whose every trial has been checked. Making one raises UsageError with the place of the fault, and writes nothing.
+    """A sweep whose trials have all been checked. The constructor raises UsageError if one cannot run, and writes nothing.
 
     Attributes:
-        request: what was asked for.
+        request: the command line's request.
         spec: the content of the sweep's file.
-        options: how it is run.
-        dir: its folder.
-        arms: its arms.
+        options: how the sweep is run.
+        dir: the folder of the sweep.
+        arms: the arms.
         metrics: the metrics that all trials have.
         metric: the metric that arms are compared by, as split/name.
         measure: the same metric, with its direction and format.
-        fresh: whether the next `write` replaces the trials that are there.
+        fresh: whether the next `write` deletes the trials that exist.
     """
 
     def __init__(self, request: SweepRequest):
@@ -48,7 +48,7 @@ class Sweep:
         with self._located(request.arms[0].origins):
             folder = output_path(first.run_dir, "run_dir") if first.run_dir else runs_folder(request.name, ROOT)
             self.dir = SweepDir(folder.resolve() if folder.is_symlink() else folder)
-        # A worker finds the folder as the process that started it has cleared it.
+        # The process that starts the workers has already cleared the folder.
         self.fresh = first.fresh and not is_worker()
         with self._located(request.origins):
             self.options = read_options(request.options)
@@ -78,11 +78,14 @@ class Sweep:
         key = _preflight_key(experiment)
         if key not in self._preflights:
             self._preflights[key] = check(experiment)
-            # A process that starts workers leaves the devices to them.
+            # A process that starts workers does not touch the devices, which are for the workers.
             if self.options.workers == 1 or is_worker():
                 devices = loop.choose_devices(experiment, self._preflights[key].spec, split=self.options.pack == "off")
                 if self.options.pack.isdecimal() and int(self.options.pack) > parallel.max_trials_per_device(experiment, devices):
-                    raise UsageError(f"{experiment.model} is stepped alone on a CPU, where XLA hangs on a stack of it", "pack")
+                    raise UsageError(
+                        f"{experiment.model} trials must run one at a time on a CPU, because XLA hangs if they are stacked",
+                        "pack",
+                    )
         self.steps(experiment)
         return experiment
 
@@ -95,7 +98,7 @@ class Sweep:
             raise
 
     def preflight(self, experiment: Experiment) -> Preflight:
-        """Returns what the checks have found out about an experiment of this sweep."""
+        """Returns the result of the checks of an experiment of this sweep."""
         return self._preflights[_preflight_key(experiment)]
 
     def steps(self, experiment: Experiment) -> int:
@@ -128,14 +131,14 @@ class Sweep:
 
     @property
     def _file(self) -> str:
-        """The sweep's file, with the same text wherever the repository is; or the description of a sweep without a file."""
+        """The path of the sweep's file, relative to the repository if it is inside; or the description of a sweep without one."""
         if not Path(self.request.file).exists():
             return self.request.file
         path = Path(self.request.file).resolve()
         return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
     def table_trials(self) -> dict[str, dict[int, TrialPlan | None]]:
-        """Returns the trials of the table, by arm and seed; None where tuning has not found the settings yet."""
+        """Returns the trials of the table, by arm and seed; None if tuning has not chosen the settings yet."""
         chosen = [self.tuned(arm) for arm in self.arms]
         known = plan.trials([arm for arm in chosen if arm], self.spec.seeds, identity)
         return {arm.name: known.get(arm.name, dict.fromkeys(self.spec.seeds)) for arm in self.arms}
@@ -145,14 +148,14 @@ class Sweep:
         return [trial for arm in self.table_trials().values() for trial in arm.values() if trial]
 
     def tuning_trials(self) -> list[TrialPlan]:
-        """Returns the trials that choose the settings of the arms; none without tuning."""
+        """Returns the trials that tune the settings of the arms; an empty list without tuning."""
         return [trial for trials in self._tuning().values() for trial in trials]
 
     def _tuning(self) -> dict[str, list[TrialPlan]]:
         return plan.tuning(self.arms, self.spec.seeds, identity) if self.spec.candidates else {}
 
     def tuned(self, arm: ArmPlan) -> ArmPlan | None:
-        """Returns an arm with the settings that its tuning has chosen; None where it has not finished, or has failed."""
+        """Returns an arm with the settings that its tuning chose; None if tuning has not finished or has failed."""
         if not arm.candidates:
             return arm
         candidates = self._candidates(arm)
@@ -163,7 +166,7 @@ class Sweep:
         return best and arm._replace(experiment=best.experiment, candidates=())
 
     def tuning_failed(self, arm: ArmPlan) -> bool:
-        """Returns whether the tuning of an arm has ended, and none of its trials finished without diverging."""
+        """Whether the tuning of an arm has ended without any trial that finished and did not diverge."""
         return bool(arm.candidates) and self._ended(self._candidates(arm)) and not self.tuned(arm)
 
     def _candidates(self, arm: ArmPlan) -> list[TrialPlan]:
@@ -178,21 +181,21 @@ class Sweep:
         return plan.programs(trials, self.steps)
 
     def write(self) -> None:
-        """Writes plan.json as far as it is known, and sweep.flags. Links to trials that other sweeps have finished.
+        """Writes plan.json, as far as it is known, and sweep.flags, and links to trials that other sweeps have finished.
 
-        Raises Busy where a fresh start is asked for, and another process works on the sweep.
+        Raises Busy if a fresh start was requested and another process works on the sweep.
         """
         with self.dir.lock_plan() as lock:
-            # Another process may have taken the folder since the first check; now the lock is held.
+            # Check again under the lock: another process may have taken the folder since the first check.
             self._refuse_strangers()
             old = self.dir.read_mark(self.fresh)
             clearing = old is not None and (self.fresh or old["clearing"])
             if clearing and self._written:
-                raise Busy(f"{self.dir.folder}: another process has started this sweep anew")
+                raise Busy(f"{self.dir.folder}: another process has restarted this sweep with --fresh")
             if old and clearing:
                 self.dir.clear(lock, old)
                 old = None
-            # A fresh start trains everything itself, also when it is resumed later.
+            # A fresh start trains all trials itself, even if it is resumed later, so it takes none from other sweeps.
             share = old["share"] if old else not (self.fresh or clearing)
             self.fresh, self._written = False, True
             trials, tuning = self.table_trials(), self._tuning()
@@ -221,23 +224,23 @@ class Sweep:
             "name": arm.name,
             "flags": [line for line in flag_lines(experiment) if not line.startswith("--seed=")],
             "trials": {str(seed): trial and trial.id for seed, trial in trials.items()},
-            "error": "its tuning finished no trial well" if self.tuning_failed(arm) else "",
+            "error": "every trial of its tuning failed or diverged" if self.tuning_failed(arm) else "",
         }
 
     def delete_packs(self) -> None:
-        """Deletes the checkpoints of packs: every trial has its own checkpoint when the sweep is finished."""
+        """Deletes the checkpoints of packs; in a finished sweep every trial has its own checkpoint."""
         with self.dir.lock_plan() as lock:
             if record := self.dir.read_mark():
                 self.dir.delete_packs(lock, record)
 
 
 def _preflight_key(experiment: Experiment) -> str:
-    """Returns what experiments with one `Preflight` have in common: their program, whatever the number of steps."""
+    """Returns a key that experiments with the same `Preflight` share: that of their program, apart from the number of steps."""
     return program_key(experiment, 0)
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
-    """Returns the values of --pack, --workers and --shard. Raises UsageError where they make no sense."""
+    """Returns the values of --pack, --workers and --shard. Raises UsageError if they are invalid."""
     pack = given["pack"]
     if pack not in ("auto", "off") and not (re.fullmatch("[0-9]{1,4}", pack) and 1 <= int(pack) <= 1024):
         raise UsageError(f"{pack!r} is not auto, off or a number of trials up to 1024", "pack")
@@ -245,7 +248,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         raise UsageError(f"{given['workers']} is outside [1, 256]", "workers")
     shard, _, shards = given["shard"].partition("/")
     if given["shard"] and not (re.fullmatch("[0-9]{1,9}/[0-9]{1,9}", given["shard"]) and int(shard) < int(shards)):
-        raise UsageError(f"{given['shard']!r} is not i/n, counted from 0: of four, 0/4 to 3/4", "shard")
+        raise UsageError(f"{given['shard']!r} is not i/n, counted from 0: four shards are 0/4 to 3/4", "shard")
     if given["shard"] and given["workers"] > 1:
         raise UsageError("give --shard or --workers, not both", "shard")
     return Options(pack, given["workers"], *map(int, (shard, shards))) if shard else Options(pack, given["workers"])

@@ -32,7 +32,7 @@ _FLAGS_FILE, _PACKS_FOLDER, _LOCKS_FOLDER, _LOGS_FOLDER = "sweep.flags", "packs"
 _FILES = (PLAN_FILE, _FLAGS_FILE, FAILURES_FILE, *output.FILES)
 _FOLDERS = (TRIALS_FOLDER, _PACKS_FOLDER, _LOCKS_FOLDER, _LOGS_FOLDER)
 
-# What is written while the lock on the plan, or on the failures, is held.
+# The files that are written under the lock on the plan, and under that on the failures.
 _PLAN_FILES, _FAILURE_FILES = re.compile(r"plan\.json|sweep\.flags"), re.compile(r"failures\.json")
 
 # The identity of a run, after which its directory is named.
@@ -42,8 +42,8 @@ _RUN_NAME = re.compile("[0-9a-f]{12}")
 class SweepDir:
     """The folder of a sweep.
 
-    It may be shared by many processes: whoever writes or deletes a file holds a lock. The name of every file, folder and lock in
-    it is known to this class, and to `records` where it is read without a sweep. Other files in it are never touched.
+    Many processes may share it: each holds a lock while it writes or deletes files. This class knows the name of every file,
+    folder and lock in the folder (and `records` the names that are read without a sweep). Other files are never touched.
 
     Attributes:
         folder: the path of the folder.
@@ -57,11 +57,11 @@ class SweepDir:
         return records.trial_dir(self.folder, trial)
 
     def log(self, worker: int) -> Path:
-        """Returns the file that a worker prints to."""
+        """Returns the path of the log of a worker."""
         return self.folder / _LOGS_FOLDER / f"{worker}.log"
 
     def lock_plan(self) -> AbstractContextManager[Lock]:
-        """Waits for the lock on plan.json and on what the plan decides: which trials and packs there are."""
+        """Waits for the lock on plan.json, on the links to trials, and on the packs."""
         return self._lock("plan", wait=True)
 
     def lock_failures(self) -> AbstractContextManager[Lock]:
@@ -73,7 +73,7 @@ class SweepDir:
         return self._lock("tables", wait=True)
 
     def lock_work(self) -> AbstractContextManager[Lock]:
-        """Waits for the lock that all processes share that work on the sweep, and that --fresh must have for itself."""
+        """Waits for the lock that all processes that work on the sweep share, and that --fresh takes exclusively."""
         return self._lock("work", wait=True, shared=True)
 
     def lock_program(self, key: str) -> AbstractContextManager[Lock]:
@@ -88,44 +88,44 @@ class SweepDir:
         return locked(self.folder / _LOCKS_FOLDER / name, wait=wait, folder=self.folder, shared=shared)
 
     def read_mark(self, fresh: bool = False) -> Any:
-        """Returns plan.json (a `Plan` with all its keys), which marks the folder as a sweep's; None where there is none.
+        """Returns plan.json (a `Plan` with all its keys), which marks the folder as a sweep's; None if there is none.
 
-        Raises StorageError where it is damaged, or another program's. With `fresh` the error says that nothing is deleted.
+        Raises StorageError if it is damaged or another program's; with `fresh` the message says that nothing is deleted.
         """
         try:
             return records.read_mark(self.folder / PLAN_FILE, Plan, SWEEP)
         except StorageError as error:
-            advice = "; nothing in the folder is deleted, choose another --run_dir" if fresh else ""
+            advice = "; --fresh deletes nothing in the folder: choose another --run_dir" if fresh else ""
             raise StorageError(f"{error}{advice}") from error
 
     def read_plan(self) -> Any:
-        """Returns plan.json, as `read_mark` does. Raises StorageError where it is damaged, or gone."""
+        """Returns plan.json, as `read_mark` does. Raises StorageError if it is damaged or missing."""
         plan = self.read_mark()
         if plan is None:
-            raise StorageError(f"{self.folder / PLAN_FILE}: there is no such file any more")
+            raise StorageError(f"{self.folder / PLAN_FILE}: the file has been deleted")
         return plan
 
     def failures(self) -> dict[str, Failure]:
-        """Returns the failures that are recorded, by trial."""
+        """Returns the recorded failures, by trial."""
         return records.read_failures(self.folder)
 
     def is_finished(self, trial: str) -> bool:
-        """Returns whether a trial has a result, which may be damaged."""
+        """Whether a trial has a result, which may be damaged."""
         return (self.trial(trial) / "result.json").exists()
 
     def is_started(self, trial: str) -> bool:
-        """Returns whether a trial has a run directory."""
+        """Whether a trial has a run directory."""
         return (self.trial(trial) / "provenance.json").exists()
 
     def result(self, trial: str) -> Result | None:
-        """Returns the result of a trial; None while it is not finished, or where its result is damaged."""
+        """Returns the result of a trial; None if it is not finished or its result is damaged."""
         try:
             return records.read_result(self.trial(trial))
         except StorageError:
             return None
 
     def fault(self, trial: str) -> str:
-        """Returns what is wrong with the files of a trial; "" where they are whole."""
+        """Returns what is wrong with the files of a trial; "" if they are undamaged."""
         try:
             records.read_whole(self.trial(trial), trial)
         except StorageError as error:
@@ -133,12 +133,12 @@ class SweepDir:
         return ""
 
     def refuse_strangers(self, file: str, fresh: bool, where: str) -> None:
-        """Raises UsageError where the folder holds something else than the sweep of `file`. Touches nothing.
+        """Raises UsageError if the folder holds anything but the sweep of `file`. Changes nothing.
 
         Args:
             file: the sweep's file, as plan.json names it.
             fresh: whether another sweep's trials may be replaced.
-            where: the place that gave the folder, for the message.
+            where: where the folder was given, for the message.
         """
         folder = self.folder
         if not os.path.lexists(folder):
@@ -149,24 +149,24 @@ class SweepDir:
             path = folder / name
             if path.is_symlink() or (path.exists() and not (path.is_dir() if name in _FOLDERS else path.is_file())):
                 kind = "folder" if name in _FOLDERS else "file"
-                raise UsageError(
-                    f"{path} is a link or no {kind}; a sweep writes there, and never through a link", "run_dir", where
-                )
+                raise UsageError(f"{path} is not a {kind}; a sweep writes there, and never through a link", "run_dir", where)
         plan = self.read_mark(fresh)
         if plan is None and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise UsageError(f"{folder} holds something that is not a sweep", "run_dir", where)
         if plan and not fresh and plan["file"] != file:
-            raise UsageError(f"{folder} holds the sweep of {plan['file']}; choose another, or --fresh", "run_dir", where)
+            raise UsageError(
+                f"{folder} holds the sweep of {plan['file']}; choose another --run_dir, or --fresh", "run_dir", where
+            )
 
     def write(self, lock: Lock, plan: Mapping[str, Any], flags: str) -> None:
-        """Writes plan.json and sweep.flags; `lock` is that on the plan."""
+        """Writes plan.json and sweep.flags; `lock` is the lock on the plan."""
         deletion.delete_temporaries(lock, self.folder, _PLAN_FILES)
         # The plan comes first, because it marks the folder as a sweep's.
         records.write(self.folder / PLAN_FILE, plan)
         files.write_bytes(self.folder / _FLAGS_FILE, flags.encode())
 
     def record_program(self, key: str, program: PlannedProgram) -> None:
-        """Writes how a program is divided into packs into plan.json."""
+        """Records in plan.json how a program is divided into packs."""
         with self.lock_plan():
             plan = self.read_plan()
             plan["programs"][key] = program
@@ -179,9 +179,9 @@ class SweepDir:
             records.write(self.folder / FAILURES_FILE, {**self.failures(), **failures})
 
     def link_finished(self, lock: Lock, trials: Sequence[str]) -> None:
-        """Links to the run directories of trials that are finished elsewhere: in the sweeps and runs beside this folder.
+        """Links to trials that are already finished in the sweeps and runs beside this folder.
 
-        `lock` is that on the plan.
+        `lock` is the lock on the plan.
         """
         folder = self.folder / TRIALS_FOLDER
         folder.mkdir(exist_ok=True)
@@ -191,7 +191,7 @@ class SweepDir:
                 found.setdefault(path.name, []).append(path)
         for trial in trials:
             path = self.trial(trial)
-            # A link whose target has no result any more is of no use.
+            # The link is useless if its target no longer has a result.
             if _is_our_link(path) and not self.is_finished(trial):
                 deletion.delete_link(lock, path)
             elsewhere = next((other for other in found.get(trial, ()) if _is_finished_run(other, trial)), None)
@@ -199,9 +199,9 @@ class SweepDir:
                 path.symlink_to(os.path.relpath(elsewhere.resolve(), folder.resolve()))
 
     def clear(self, lock: Lock, plan: Mapping[str, Any]) -> None:
-        """Deletes the trials of a sweep, what is kept of its packs, and failures.json; `lock` is that on the plan.
+        """Deletes the trials, the checkpoints of packs and failures.json; `lock` is the lock on the plan.
 
-        If it is cut short, the next start goes on with it. Raises Busy where another process works on the sweep.
+        If it is interrupted, the next start continues it. Raises Busy if another process works on the sweep.
         """
         with self._alone():
             records.write(self.folder / PLAN_FILE, {**plan, "clearing": True})
@@ -215,7 +215,7 @@ class SweepDir:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keeps every other process from starting to work on the sweep. Raises Busy where one works on it, or on a trial."""
+        """Excludes all other processes from the sweep. Raises Busy if one works on it or on one of its trials."""
         busy = Busy(f"{self.folder}: another process works on this sweep")
         with self._lock("work") as work:
             if not work.held:
@@ -227,7 +227,7 @@ class SweepDir:
             yield
 
     def _own_runs(self) -> list[Path]:
-        """Returns the directories under trials/ that are marked as the runs that their names say."""
+        """Returns the directories under trials/ that are run directories of the runs in their names."""
         found = [path for path in deletion.listed(self.folder / TRIALS_FOLDER) if _RUN_NAME.fullmatch(path.name)]
         return [path for path in found if not path.is_symlink() and _is_run(path)]
 
@@ -247,7 +247,7 @@ def delete_pack(lock: Lock, folder: Path) -> None:
 
 
 def _run_folders(folder: Path) -> list[Path]:
-    """Returns what is in a folder under the name of a run, sorted."""
+    """Returns the entries of a folder whose names are identities of runs, sorted."""
     try:
         return [folder / name for name in sorted(os.listdir(folder)) if _RUN_NAME.fullmatch(name)]
     except OSError:
@@ -255,12 +255,12 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _is_our_link(path: Path) -> bool:
-    """Returns whether a trial is a link to a run directory of the same name elsewhere, as `link_finished` makes them."""
+    """Whether a path is a link as `link_finished` makes it: to a run directory of the same name elsewhere."""
     return path.is_symlink() and Path(os.readlink(path)).name == path.name
 
 
 def _is_run(path: Path) -> bool:
-    """Returns whether a directory is marked as that of the run whose identity is its name."""
+    """Whether a directory is the run directory of the run whose identity is its name."""
     try:
         mark = records.read_mark(path / "provenance.json", Provenance, RUN)
     except StorageError:
@@ -269,7 +269,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _is_finished_run(path: Path, trial: str) -> bool:
-    """Returns whether a directory holds the finished run of a trial, with no file damaged."""
+    """Whether a directory holds the finished run of a trial, with all files undamaged."""
     try:
         return records.read_whole(path, trial)[1] is not None
     except StorageError:

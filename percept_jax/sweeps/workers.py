@@ -1,7 +1,7 @@
-"""Worker: does packs of a sweep beside other workers, without a server.
+"""Worker: trains packs of a sweep in parallel with other workers, without a server.
 
-Workers are processes that share a file system. Each pack is claimed by a lock on a file. The kernel frees the lock of a process
-that has died, and another worker goes on from its checkpoint.
+Workers are processes that share a file system. A worker claims a pack by locking a file. When a process dies, the kernel releases
+its lock, and another worker resumes the pack from its checkpoint.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from percept_jax.training.parallel import CompiledProgram
 from percept_jax.training.run_dir import RunDir
 from percept_jax.training.trial import Trial
 
-# Seconds between two looks at what other workers do.
+# The seconds between two checks of what other workers have finished.
 POLL = 0.5
 
 # The environment variable that holds the number of a worker that `processes` has started.
@@ -39,7 +39,7 @@ class Options(NamedTuple):
     Attributes:
         pack: the width of packs: "auto" is measured, "off" steps each trial alone, or a number for each device.
         workers: the number of worker processes on this machine.
-        shard, shards: this process does every `shards`-th pack, from number `shard` on.
+        shard, shards: this process trains every `shards`-th pack, from number `shard` on.
     """
 
     pack: str = "auto"
@@ -49,12 +49,12 @@ class Options(NamedTuple):
 
 
 def is_worker() -> bool:
-    """Returns whether this process was started as one of several workers: the process that started it writes the table."""
+    """Whether this process is one of several workers that another process has started, which writes the table."""
     return WORKER_VARIABLE in os.environ
 
 
 class Worker:
-    """Does what is left of a sweep's trials, program by program, beside other workers."""
+    """Trains the remaining trials of a sweep, program by program, in parallel with other workers."""
 
     def __init__(
         self, dir: SweepDir, options: Options, progress: SweepProgress, interrupted: Callable[[], int | None], fresh: bool = False
@@ -64,17 +64,17 @@ class Worker:
         # One data set is kept at a time, with the keys of the programs that use it and the key of its preparation.
         self._data: Dataset | None = None
         self._data_of: dict[str, str] = {}
-        # By program and width.
+        # The compiled programs, by key and width.
         self._compiled: dict[tuple[str, int], CompiledProgram] = {}
 
     def work(self, programs: Sequence[Program]) -> None:
-        """Returns when every trial of this worker's share is finished or has failed.
+        """Trains until every trial of this worker's shard is finished or has failed.
 
-        A program whose first pack fails is left until the others are done.
+        A program whose first pack fails is postponed until the others are done.
 
         Raises:
             PerceptError: the first pack of every program has failed.
-            Interrupted: a signal came.
+            Interrupted: a signal arrived.
         """
         doubtful: set[str] = set()
         waiting = False
@@ -91,29 +91,29 @@ class Worker:
             if signal := self._interrupted():
                 raise Interrupted(signal, fresh=self._fresh)
             if not advanced:
-                # What is left may belong to other shards.
+                # The remaining trials may all belong to other shards.
                 if not any(self._has_work(program) for program in left):
                     return
                 if not waiting:
-                    self._progress.note("what is left is in the hands of other workers: waiting for them")
+                    self._progress.note("other workers are training the remaining trials: waiting for them")
                 waiting = True
                 time.sleep(POLL)
 
     def _has_work(self, program: Program) -> bool:
-        """Returns whether this shard has packs of a program that are not finished, or may get some."""
+        """Whether this shard has unfinished packs of a program, or may get some."""
         packs = self._recorded_packs(program, self.dir.read_plan()["programs"].get(program.key, {}))
         if set(self._unfinished(program)) - {trial for pack in packs for trial in pack.trials}:
             return True
         return any(self._is_mine(program, i) and self._without_result(pack.trials) for i, pack in enumerate(packs))
 
     def _recorded_packs(self, program: Program, record: Mapping[str, Any]) -> list[PackPlan]:
-        """Returns the packs that plan.json records of a program, if they were made for the same --pack and are still needed."""
+        """Returns the program's packs in plan.json that were made for the same --pack and contain only its trials."""
         known = {trial.id for trial in program.trials}
         packs = [PackPlan(pack["width"], pack["trials"]) for pack in record.get("packs", [])]
         return [pack for pack in packs if record["asked"] == self.options.pack and known.issuperset(pack.trials)]
 
     def _work_on(self, program: Program, doubtful: set[str]) -> bool:
-        """Does the packs of a program that no other worker holds. Returns whether there were any."""
+        """Trains the packs of a program that no other worker holds. Returns whether there were any."""
         advanced = False
         first = program.key not in doubtful
         try:
@@ -139,16 +139,16 @@ class Worker:
         return advanced
 
     def _is_mine(self, program: Program, number: int) -> bool:
-        """Returns whether a pack belongs to this shard.
+        """Whether a pack belongs to this shard.
 
-        Each program starts with another shard, so that programs of few packs are spread evenly over the shards too.
+        Each program starts at a different shard, so that programs with few packs are spread evenly as well.
         """
         return (int(program.key, 16) + number) % self.options.shards == self.options.shard
 
     def _run_twice(self, program: Program, pack: PackPlan, lock: Lock) -> bool | None:
-        """Runs a pack. If it fails, runs each of its trials once more alone, because one trial may have failed all of them.
+        """Trains a pack. If it fails, trains each of its trials again alone, because one trial may have made all of them fail.
 
-        Returns whether any trial was finished; None where another process holds a trial, and nothing was done.
+        Returns whether any trial was finished, or None if another process holds a trial, so that nothing was done.
         """
         try:
             self._run(program, pack, lock)
@@ -173,7 +173,7 @@ class Worker:
         with contextlib.ExitStack() as stack:
             for trial in pack.trials:
                 run_dir = None
-                # A process may have died after it had written the results of some trials.
+                # A process may have died after it wrote the results of only some trials.
                 if not self.dir.is_finished(trial):
                     run_dir = RunDir(self.dir.trial(trial), members[trial])
                     stack.callback(run_dir.close)
@@ -189,16 +189,16 @@ class Worker:
                 compiled=self._compiled_program(program.key, trials[0].experiment, dataset, pack.width),
                 pack_lock=lock if pack.width > 1 else None,
             )
-        # Now each trial has its own checkpoint. A trial that was run once more alone leaves the checkpoints of its pack.
+        # Each trial has its own checkpoint now. A trial that was repeated alone does not delete the checkpoints of its pack.
         if lock.folder.name == pack.name:
             delete_pack(lock, lock.folder)
 
     def _dataset(self, key: str, experiment: Experiment) -> Dataset:
-        """Returns the data set of the program `key`. The data set of the last call is kept."""
+        """Returns the data set of the program `key`. Only the data set of the last call is kept in memory."""
         if key not in self._data_of:
             checked = preflight.check(experiment)
             if checked.data_key not in self._data_of.values():
-                # The program before used another data set, which makes room for this one.
+                # The data set of the previous program is released before this one is loaded.
                 self._data = None
                 self._data = checked.load(self._progress.note)
                 self._data_of.clear()
@@ -207,9 +207,9 @@ class Worker:
         return self._data
 
     def _compiled_program(self, key: str, experiment: Experiment, dataset: Dataset, width: int) -> CompiledProgram:
-        """Returns the compiled functions of the program `key` for packs of a width."""
+        """Returns the jitted functions of the program `key` for packs of the given width."""
         if (key, width) not in self._compiled:
-            # Other programs are finished, as a rule.
+            # Other programs are usually finished, so their compiled code is dropped.
             self._compiled = {at: compiled for at, compiled in self._compiled.items() if at[0] == key}
             devices = loop.choose_devices(experiment, dataset.spec, split=width == 1)
             if width > 1:
@@ -220,7 +220,7 @@ class Worker:
         return self._compiled[key, width]
 
     def _packs(self, program: Program) -> list[PackPlan]:
-        """Returns a program's packs as plan.json records them, and records new ones; none while another worker does so."""
+        """Returns a program's packs from plan.json, after adding new ones; an empty list while another worker adds them."""
         with self.dir.lock_program(program.key) as lock:
             if not lock.held:
                 return []
@@ -243,7 +243,7 @@ class Worker:
             return packs
 
     def _width(self, program: Program, record: Mapping[str, Any], trials: int) -> tuple[int, dict[str, float], int]:
-        """Returns the width of new packs, the milliseconds by width that were measured, and how many devices share a pack."""
+        """Returns the width of new packs, the measured milliseconds by width, and the number of devices that share a pack."""
         experiment, asked = program.trials[0].experiment, self.options.pack
         if asked == "off":
             return 1, {}, 1
@@ -254,7 +254,7 @@ class Worker:
             devices = loop.choose_devices(experiment, dataset.spec, split=False)
             if asked != "auto":
                 return int(asked) * len(devices), {}, len(devices)
-            self._progress.note(f"measuring how many of {trials} trials to step together")
+            self._progress.note(f"measuring how many of the {trials} trials to step together")
             subject = pack_width.subject_of(experiment, dataset)
             choice = pack_width.choose(subject, devices, trials, max(self.options.workers, self.options.shards))
         self._compiled |= {(program.key, width): compiled for width, compiled in choice.compiled.items()}
@@ -267,13 +267,13 @@ class Worker:
         return any(self.dir.is_finished(trial.id) for program in programs for trial in program.trials)
 
     def _without_result(self, trials: Sequence[str]) -> list[str]:
-        """Returns the trials that have no result, and have not failed since this worker began."""
+        """Returns the trials that have no result and have not failed since this worker started."""
         failed = {trial for trial, failure in self.dir.failures().items() if failure.get("time", 0) >= self._began}
         return [trial for trial in trials if trial not in failed and not self.dir.is_finished(trial)]
 
 
 def _message(error: Exception) -> str:
-    """Returns an error in one line. Raises it again where no trial is at fault: a signal came, or the disk is full."""
+    """Returns an error as one line. Raises it again if no trial is at fault: after a signal, or if the disk fails."""
     if isinstance(error, Interrupted) or is_of_the_disk(error):
         raise error
     return first_line(error) if isinstance(error, PerceptError) else f"{type(error).__name__}: {first_line(error)}"

@@ -40,7 +40,7 @@ def test_steps_and_epochs_on_one_command_line_contradict_each_other(tmp_path, ca
     sweep.write_text("--momentum={0,0.5}\n")
     for args in ([], [str(sweep)], ["--sweep", "--momentum={0,0.5}"]):
         assert main([*args, "--steps=20", "--epochs=3"]) == 2
-        said = "command line: --epochs: give either --epochs or --steps; --steps is on the command line too\n"
+        said = "command line: --epochs: give either --epochs or --steps; --steps is also on the command line\n"
         assert capsys.readouterr().err == said
     assert parse(["--steps=20", "--epochs=0"]).experiment.steps == 20
 
@@ -61,7 +61,7 @@ FAULTS = {
     "--epochs=1\n  # slower": "my.flags:2: a comment starts in the first column",
     "--epochs=1\n--model='mlp'": "my.flags:2: --model: quotes would be part of the value; write --model=mlp",
     '--epochs=1\n--data_dir="/x"': "my.flags:2: --data_dir: quotes would be part of the value; write --data_dir=/x",
-    "--epochs=1  # short": "my.flags:1: --epochs: a comment would be part of the value; give it a line of its own",
+    "--epochs=1  # short": "my.flags:1: --epochs: a comment here would be part of the value; put it on its own line",
     "--epochs= 1": "my.flags:1: --epochs: no space after the sign; write --epochs=1",
     "--epochs=1\n--model=5": "my.flags:2: --model: unknown name '5'; see --help",
     "--epochs=1\n--model": "my.flags:2: --model: needs a value: --model=VALUE",
@@ -75,7 +75,7 @@ FAULTS = {
     "--epochs=1\n--momentum=1": "my.flags:2: --momentum: 1.0 is outside [0, 1)",
     "--epochs=1\n--dropout_rate=1": "my.flags:2: --dropout_rate: 1.0 is outside [0, 1)",
     "--epochs=1e300": "my.flags:1: --epochs: 1e+300 is too large for float32",
-    "--epochs=1e12": "my.flags:1: --epochs: 1000000000000.0 are 16828125000000 steps; at most 2147483647 are possible",
+    "--epochs=1e12": "my.flags:1: --epochs: 1000000000000.0 epochs are 16828125000000 steps; at most 2147483647 are possible",
     "--epochs=1\n--learning_rate=1e300": "my.flags:2: --learning_rate: 1e+300 is too large for float32",
     "# only a comment": "my.flags: --epochs: give either --epochs or --steps",
     "--epochs=1\n--seed=-1": "my.flags:2: --seed: -1 is outside [0, 4294967295]",
@@ -136,7 +136,7 @@ def test_what_looks_like_a_comment_is_refused_elsewhere_in_both_kinds_of_file(li
     path = tmp_path / f"my.{kind}"
     path.write_text(f"--epochs=1\n{line}\n")
     assert main([str(path)]) == 2
-    said = f"{path}:2: {line.partition('=')[0]}: a comment would be part of the value; give it a line of its own\n"
+    said = f"{path}:2: {line.partition('=')[0]}: a comment here would be part of the value; put it on its own line\n"
     assert capsys.readouterr().err == said
 
 
@@ -158,15 +158,15 @@ def chain(folder, files, lines, names=("a",)):
         ("--epochs=1\n".encode("utf-16"), "my.{kind}: not a text file"),
         (b"--epochs=1\n\0", "my.{kind}: not a text file"),
         (b"\xff", "my.{kind}: not a text file"),
-        ("--run_dir=a\u2028b\n".encode(), "my.{kind}:1: U+2028 is no character for a setting"),
-        (b"--run_dir=a\x0bb\n", "my.{kind}:1: U+000B is no character for a setting"),
+        ("--run_dir=a\u2028b\n".encode(), "my.{kind}:1: U+2028 is not allowed in a setting"),
+        (b"--run_dir=a\x0bb\n", "my.{kind}:1: U+000B is not allowed in a setting"),
         (b"--flagfile=/dev/zero\n", "my.{kind}:1: --flagfile: /dev/zero is a pipe"),
         (b"--flagfile=pipe\n", "my.{kind}:1: --flagfile: {folder}/pipe is a pipe"),
         (b"--flagfile=~nosuchuser/x.flags\n", "my.{kind}:1: --flagfile: ~nosuchuser/x.flags: there is no user ~nosuchuser"),
         (b"--flagfile=loop\n", "my.{kind}:1: --flagfile: {folder}/loop: a loop of symbolic links"),
         (b"--flagfile=" + b"x" * 300, "my.{kind}:1: --flagfile: " + "x" * 40 + "...: the path is too long"),
         (b"--flagfile=0.flags\n", "{folder}/2.flags:988: more than 10,000 settings"),
-        (b"--flagfile=deep/0.flags\n", "{folder}/deep/14.flags:1: --flagfile: {folder}/deep/15.flags: more than 16 files"),
+        (b"--flagfile=deep/0.flags\n", "{folder}/deep/14.flags:1: --flagfile: {folder}/deep/15.flags: files are nested"),
     ],
 )
 def test_files_that_are_none_or_do_not_end_are_refused(content, said, kind, tmp_path, capsys):

@@ -18,8 +18,8 @@ FOLDERS = {
     "~nosuchuser/x": "there is no user ~nosuchuser",
     "{folder}/loop/x": "a loop of symbolic links",
     "x" * 300: "x" * 40 + "...: the path is too long",
-    "{folder}/a\nb": "has U+000A in it|a path has no line break",
-    "{folder}/a\0b": "has U+0000 in it|a path has no line break and no NUL",
+    "{folder}/a\nb": "contains U+000A|a path must not contain a line break",
+    "{folder}/a\0b": "contains U+0000|a path must not contain a line break or a NUL",
     "{folder}/\udcff": "is not UTF-8",
     "{folder}/x\ud800": "is not UTF-8",
     "{folder}/file/below": "{folder}/file is not a folder|Not a dir|neither a sweep|not a run|no such file|not a directory",
@@ -88,7 +88,7 @@ def test_the_name_of_a_sweep_fits_a_file_system(tmp_path, capsys):
 )
 @pytest.mark.parametrize("name", sorted(name for name, hint in TYPES.items() if hint is str and name != "model"))
 def test_what_run_flags_could_not_say_is_no_value(text, name):
-    with pytest.raises(UsageError, match="which no flag file can hold") as caught:
+    with pytest.raises(UsageError, match="which a flag file cannot hold") as caught:
         dataclasses.replace(Experiment(steps=1), **{name: text}).validate()
     assert caught.value.flag == name
 

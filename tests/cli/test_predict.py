@@ -56,7 +56,7 @@ def predicted(capsys, run, *words, code=0):
 def test_a_folder_is_all_images_in_it(digits_run, folder, capsys):
     found, lines, err = predicted(capsys, digits_run, folder)
     assert [p["image"] for p in found["predictions"]] == [str(folder / name) for name in IMAGES]
-    assert lines[0] == f"{folder}: 2 files that are no PNG or JPEG are passed over"
+    assert lines[0] == f"{folder}: 2 files that are not PNG or JPEG are skipped"
     assert [line.split("  ")[0] for line in lines[1:]] == [str(folder / name) for name in IMAGES]
     assert err == ""
     one, _, _ = predicted(capsys, digits_run, folder / "b" / "10.png")
@@ -127,13 +127,13 @@ def test_what_names_no_image_is_refused_before_any_prediction(digits_run, folder
     (tmp_path / "empty" / "deep" / "notes.txt").write_text("no image")
     os.mkfifo(tmp_path / "pipe.png")
     for word, said in (
-        (tmp_path / "empty", "empty: there is no PNG or JPEG file in it"),
+        (tmp_path / "empty", "empty: no PNG or JPEG file in this folder"),
         (tmp_path / "gone.png", "gone.png: no such file"),
         (tmp_path / "gone", "gone: no such file"),
         ("", "an empty argument"),
         (tmp_path / "pipe.png", "pipe.png is a pipe"),
         ("~nobody-here/x.png", "there is no user"),
-        ("a\nb.png", "a path has no line break"),
+        ("a\nb.png", "a path must not contain a line break"),
     ):
         found, lines, err = predicted(capsys, digits_run, folder / "a.png", word, code=2)
         assert said in err

@@ -69,7 +69,7 @@ def test_a_signal_inside_a_callback_of_the_garbage_collector_is_neither_lost_nor
             gc.callbacks.remove(callback)
             assert bool(printed) == prints
         # The thread that hears of signals must not meet this one when nobody listens any more: it would end the process.
-        while "SIGTERM heard" not in capsys.readouterr().err:
+        while "SIGTERM received" not in capsys.readouterr().err:
             time.sleep(0.01)
         assert interrupted() == signal.SIGTERM
     assert sys.unraisablehook == printed.append
@@ -90,7 +90,7 @@ def test_a_signal_during_a_long_compilation_is_heard_at_once(small, tmp_path):
     sent = time.monotonic()
     line = process.stderr.readline()
     assert time.monotonic() - sent < 1
-    assert line.startswith("SIGTERM heard: waiting for")
+    assert line.startswith("SIGTERM received: waiting for")
     assert process.poll() is None
     process.communicate(timeout=240)
     assert process.returncode == 143
@@ -104,7 +104,7 @@ def test_a_second_signal_ends_at_once(small):
     while not list(Path(small.run_dir).glob("events*")):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline().startswith("SIGINT heard")
+    assert process.stderr.readline().startswith("SIGINT received")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert process.returncode == 130

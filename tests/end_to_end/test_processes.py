@@ -33,7 +33,7 @@ def test_one_hundred_steps_are_fifty_and_fifty_more_in_a_new_process(small, tmp_
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, (out, err)
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     at = checkpoint.steps(Path(stopped.run_dir) / "checkpoints")[-1]
     assert 40 <= at < 100
     process = start(stopped)

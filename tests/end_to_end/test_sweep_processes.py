@@ -94,7 +94,7 @@ def test_a_worker_that_dies_is_made_up_for(shared, tmp_path):
     command = Command(path, folder, "--pack=2", "--workers=2")
     command.until(lambda: step(folder) > 100)
     os.kill(command.workers()[0], signal.SIGKILL)
-    assert "the others went on" in command.ends()
+    assert "the others continued" in command.ends()
     assert len(finished_at(folder)) == 8
     assert_same_trials(alone, folder)
 
@@ -108,7 +108,7 @@ def test_a_command_that_is_ended_ends_its_workers(shared, tmp_path):
     workers = command.workers()
     assert len(workers) == 2
     command.process.send_signal(signal.SIGTERM)
-    assert "the same command goes on" in command.ends(143).splitlines()[-1]
+    assert "the same command resumes" in command.ends(143).splitlines()[-1]
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert len(finished_at(folder)) < 8
     seen = finished_at(folder)
@@ -139,7 +139,7 @@ def test_two_processes_of_one_command_share_a_sweep(shared, tmp_path):
 def test_shards_one_after_the_other_and_at_once(shared, tmp_path):
     path, alone = shared
     folder = tmp_path / "after" / "sweep"
-    assert "left to other shards" in Command(path, folder, "--pack=2", "--shard=0/2").ends()
+    assert "they belong to other shards" in Command(path, folder, "--pack=2", "--shard=0/2").ends()
     half = finished_at(folder)
     assert 0 < len(half) < 8
     Command(path, folder, "--pack=2", "--shard=1/2").ends()

@@ -32,12 +32,12 @@ FAULTS = {  # lines of the file, arguments, what is said: of the first line belo
     "shard": ("", "--shard=2/2", None, "--shard: '2/2' is not i/n"),
     "workers": ("", "--workers=0", None, "--workers: 0 is outside [1, 256]"),
     "workers and shard": ("", "--workers=2 --shard=0/2", None, "--shard: give --shard or --workers, not both"),
-    "seed of an arm": ("[a]|--seed=3", "", 1, "--seed: a sweep has --seeds"),
-    "seed": ("", "--seed=3", None, "--seed: a sweep has --seeds"),
+    "seed of an arm": ("[a]|--seed=3", "", 1, "--seed: use --seeds in a sweep"),
+    "seed": ("", "--seed=3", None, "--seed: use --seeds in a sweep"),
     "seeds": ("--seeds={4294967295,4294967296}", "", 0, "--seeds: 4294967296 is outside [0, 4294967295]"),
     "flag file": ("--flagfile=none.flags", "", 0, "--flagfile: FOLDER/none.flags: no such file"),
     "baseline": ("--baseline=b|[a]|--momentum=0.5", "", 0, "--baseline: unknown name 'b'"),
-    "run_dir of an arm": ("[a]|--run_dir=x", "", 1, "--run_dir: is of the whole sweep"),
+    "run_dir of an arm": ("[a]|--run_dir=x", "", 1, "--run_dir: applies to the whole sweep"),
     "to": ("", "--to=x", None, "--to: does not apply to a sweep"),
 }
 WHERE = {"model of an arm": 1, "image size": 0}  # at the base's --hidden

@@ -174,7 +174,7 @@ def test_recurrent_networks_are_stepped_alone_on_a_cpu(write_sweep, tmp_path, ca
     base = [flag for flag in BASE if flag.partition("=")[0] not in ("--model", "--hidden")]
     path, folder = write_sweep(*lines, base=base), tmp_path / "sweep"
     assert sweep(path, folder, "--pack=2") == 2
-    assert "--pack: gru is stepped alone on a CPU" in capsys.readouterr().err
+    assert "--pack: gru trials must run one at a time on a CPU" in capsys.readouterr().err
     assert not folder.exists()
     run(path, folder, "--pack=auto")
     assert {read(trial, "provenance.json")["pack"] for trial in trials(folder).values()} == {1}

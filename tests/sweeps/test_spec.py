@@ -152,8 +152,8 @@ BAD = {
     "--a={1,{2,3}": "1: --a: '{1,{2,3}' has unbalanced braces",
     "--a={1,2}{3,4}": "1: --a: '{1,2}{3,4}' has two brace groups",
     "--a={1,2}\n--a={1\n--a=1": "2: --a: '{1' has unbalanced braces",
-    "--a={log:0..1:3}": "1: --a: a log range has ends above 0, not 0",
-    "--a={log:1..-2}": "1: --a: a log range has ends above 0, not -2",
+    "--a={log:0..1:3}": "1: --a: the ends of a log range must be above 0, not 0",
+    "--a={log:1..-2}": "1: --a: the ends of a log range must be above 0, not -2",
     "--a={log:1}": "1: --a: {log:1} is not a range",
     "--a={0..1:1}": "1: --a: 1 is below 2",
     "--a={0..1:}": "1: --a: '' is not a whole number",
@@ -176,37 +176,37 @@ BAD = {
     "--tune=a={1,2}\n--tune_trials=100000": "2: --tune_trials: 100001 trials",
     "--a=1\n[x]\n--b=1\n[y]\n[x]": "5: a second arm 'x'; the first is at 2",
     "--a=1\n[baseline]": "2: a second arm 'baseline'; the first is at file",
-    "--a=1\n[x]\n--seeds=3": "3: --seeds: is of the whole sweep: give it above the first arm",
+    "--a=1\n[x]\n--seeds=3": "3: --seeds: applies to the whole sweep: give it above the first arm",
     "--design=gird": "1: --design: unknown name 'gird'; did you mean 'grid'?",
     "--design": "1: --design: needs a value: --design=VALUE",
     "--metric=accuracy": "1: --metric: 'accuracy' is not validation/NAME or test/NAME",
     "--metric=train/loss": "1: --metric: 'train/loss' is not",
     "--a=1\n--baseline=adm\n[adam]": "2: --baseline: unknown name 'adm'; did you mean 'adam'?",
     "--design=cumulative\n--a=1": "1: --design: cumulative needs arms: [name]",
-    "--design=cumulative\n--a={1,2}\n[x]": "2: --a: one value: a cumulative design has no factors",
-    "--design=cumulative\n[x]\n--a={1,2}": "3: --a: one value: a cumulative design has no factors",
+    "--design=cumulative\n--a={1,2}\n[x]": "2: --a: give one value: a cumulative design has no factors",
+    "--design=cumulative\n[x]\n--a={1,2}": "3: --a: give one value: a cumulative design has no factors",
     "--design=halton\n--a={1,2}": "1: --design: halton needs --trials=N",
     "--design=halton\n--trials=3": "1: --design: halton needs a flag with several values above the first arm",
-    "--trials=3\n--a={1,2}": "1: --trials: is for --design=halton",
+    "--trials=3\n--a={1,2}": "1: --trials: requires --design=halton",
     "--design=halton\n--trials=0\n--a={1,2}": "2: --trials: 0 is below 1",
     "--seeds=0": "1: --seeds: 0 is below 1",
     "--seeds=1.5": "1: --seeds: '1.5' is not a whole number",
     "--seeds={1,x}": "1: --seeds: 'x' is not a whole number",
     "--seeds={1,2,01}": "1: --seeds: the same value twice: 1 and 01",
     "--seeds={-1..1}": "1: --seeds: -1 is below 0",
-    "--seeds={0.5..3}": "1: --seeds: a range of seeds has whole ends",
+    "--seeds={0.5..3}": "1: --seeds: the ends of a range of seeds must be whole numbers",
     "--a={1,2}\n--zip=a": "2: --zip: needs two factors or more",
     "--a={1,2}\n--zip=a,a": "2: --zip: needs two factors or more",
     "--a={1,2}\n--b=1\n--zip=a,b": "3: --zip: 'b' is not a factor above the first arm",
     "--a={1,2}\n--b={1,2,3}\n--zip=a,b": "3: --zip: unequal lengths: a has 2, b has 3 values",
-    "--a={1,2}\n--b={1,2}\n--c={1,2}\n--zip=a,b\n--zip=b,c": "5: --zip: 'b' is in another --zip too",
+    "--a={1,2}\n--b={1,2}\n--c={1,2}\n--zip=a,b\n--zip=b,c": "5: --zip: 'b' is also in another --zip",
     "--tune=a": "1: --tune: write --tune=learning_rate={0.01,0.1}",
     "--tune=a=1,2": "1: --tune: write --tune=learning_rate={0.01,0.1}",
     "--tune=a={1,": "1: --tune: '{1,' has unbalanced braces",
     "--tune=a={log:1e-3..1}": "1: --tune: a range without a count needs --tune_trials=N",
     "--tune_trials=3": "1: --tune_trials: needs --tune",
     "--tune=a={1,2}\n--tune_trials=x": "2: --tune_trials: 'x' is not a whole number",
-    "--a={1,2}\n--tune=a={3,4}": "2: --tune: a is a factor too, at 1",
+    "--a={1,2}\n--tune=a={3,4}": "2: --tune: a is also a factor, at 1",
 }
 
 
@@ -220,7 +220,7 @@ def test_what_is_refused(text):
 
 
 def test_repeated_flags_do_not_mix_with_braces():
-    with pytest.raises(UsageError, match="command line: --a: several values are either in one brace group or given one by one"):
+    with pytest.raises(UsageError, match="command line: --a: give several values either in one brace group or one by one"):
         spec("", "--a={1,2}", "--a=3")
 
 
@@ -258,11 +258,11 @@ LINES = {
     "[x] --a=1": "my.sweep:1: an arm begins with [name]",
     "\n--flagfile": "my.sweep:2: --flagfile: needs a path",
     "[x]\n--flagfile=no.flags": "my.sweep:2: --flagfile: {folder}/no.flags: no such file",
-    "--a=1  # note": "my.sweep:1: --a: a comment would be part of the value; give it a line of its own",
+    "--a=1  # note": "my.sweep:1: --a: a comment here would be part of the value; put it on its own line",
     "--a=1\n --b=1 // note": "my.sweep:2: '--b=1 // note' is not a setting",
     "--a=1\n  # note": "my.sweep:2: a comment starts in the first column",
     "--a=1\n[x]  # note": "my.sweep:2: an arm begins with [name]",
-    "--flagfile=strict.flags": "strict.flags:1: --a: a comment would be part of the value",
+    "--flagfile=strict.flags": "strict.flags:1: --a: a comment here would be part of the value",
     "--flagfile=my.sweep": "my.sweep:1: --flagfile: {folder}/my.sweep includes itself",
 }
 

@@ -216,7 +216,7 @@ def test_a_trial_under_the_name_of_another_is_damaged(again, capsys):
     one, other = sorted(folder.glob("trials/*"))
     shutil.rmtree(one)
     shutil.copytree(other, one)
-    assert "of another run" in refused(capsys, command, 1)
+    assert "belongs to another run" in refused(capsys, command, 1)
     main(command)
     assert "(1 damaged)" in capsys.readouterr().out
 

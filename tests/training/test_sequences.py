@@ -95,7 +95,7 @@ def test_a_series_is_forecast_in_its_own_units(base, tmp_path, capsys, model, ho
     np.testing.assert_allclose([p["values"] for p in told], found, rtol=1e-5)
     best = min((line for line in logged(run.path) if line["split"] == "validation"), key=lambda line: line["loss"])
     assert run.result["best_step"] == best["step"]
-    with pytest.raises(UsageError, match="it knows no classes"):
+    with pytest.raises(UsageError, match="forecasts values, not classes"):
         run.predict(asked)
 
 

@@ -1,4 +1,4 @@
-"""COMMANDS: what can be typed after ./launch.sh, by name. To add one, write its file and add a line here."""
+"""COMMANDS: the commands of ./launch.sh, by name. To add one, write its file and add a line here."""
 
 from percept_jax.cli.commands.base import Command, Option
 from percept_jax.cli.commands.compare import COMPARE
@@ -15,12 +15,12 @@ COMMANDS: dict[str, Command] = {
     command.name: command for command in (TRAIN, SWEEP, COMPARE, LIST, PREPARE, EVALUATE, PREDICT, EXPORT, PLOT)
 }
 
-# The options of all commands, by name; --help and --json are everyone's.
+# The options of all commands, by name; every command has --help and --json.
 OPTIONS: dict[str, Option] = {
     option.name: option
     for option in (
-        Option("help", False, "what each flag does, with its default"),
-        Option("json", False, "for programs: one JSON object as the last line of standard output"),
+        Option("help", False, "show what each flag does, with its default"),
+        Option("json", False, "print the result as one JSON object, as the last line of standard output"),
         *(option for command in COMMANDS.values() for option in command.options),
     )
 }

@@ -1,4 +1,4 @@
-"""Command, with its Options, and Request: what can be typed after ./launch.sh, and what was."""
+"""Command and Option describe what can be typed after ./launch.sh; Request is a parsed command line."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ from percept_jax.experiment import Experiment
 
 
 class Request(NamedTuple):
-    """A command line that has been understood.
+    """A parsed command line.
 
     Attributes:
         words: its positional arguments, without flag files.
-        experiment: not yet validated.
-        options: what is asked of a command, and is no part of an experiment.
-        origins: flag -> "file:line" or "command line", for those that were given.
-        file: the flag file, where there is one.
-        name: of the experiment: the flag file's; empty without one.
+        experiment: the experiment, not yet validated.
+        options: the options of the command, which are not part of an experiment.
+        origins: flag -> "file:line" or "command line", for the flags that were given.
+        file: the flag file; empty without one.
+        name: the name of the experiment, which is that of the flag file; empty without one.
     """
 
     words: list[str]
@@ -28,7 +28,7 @@ class Request(NamedTuple):
 
 
 class Option(NamedTuple):
-    """A flag that is asked of a command, and is no part of an experiment: its name, default and help."""
+    """A flag of a command that is not part of an experiment: its name, default and help text."""
 
     name: str
     default: Any
@@ -36,17 +36,17 @@ class Option(NamedTuple):
 
 
 class Command(NamedTuple):
-    """What can be typed after ./launch.sh.
+    """A command of ./launch.sh.
 
     Attributes:
-        name: as it is typed, where it is.
-        usage: what follows ./launch.sh.
-        help: what it does, in a line.
-        run: does what is asked, and prints it for a person; returns the same for programs. It imports what it needs: parsing a
-            command line takes the options of all commands, and none of their imports.
-        options: those of this command alone.
-        flags: of an experiment, those that mean something to it; None: all of them.
-        named: whether its name is typed; else it is a flag file or a sweep file that stands there.
+        name: the name of the command.
+        usage: the text after ./launch.sh in a usage message.
+        help: what the command does, in one line.
+        run: runs the command, prints the result for the user, and returns it for --json. It imports what it needs itself, so that
+            parsing a command line does not import what the commands need.
+        options: the options of this command.
+        flags: the flags of an experiment that apply to this command; None: all of them.
+        named: whether the user types the name; if not, the user gives a flag file or a sweep file instead.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Command(NamedTuple):
     flags: Collection[str] | None = ()
     named: bool = True
 
-    def listens(self, flag: str, given: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
-        """Returns whether a flag means something to this command.
+    def accepts(self, flag: str, given: Mapping[str, Any], known: Mapping[str, Option]) -> bool:
+        """Whether a flag applies to this command.
 
         Args:
-            flag: its name.
+            flag: the name of the flag.
             given: the options of the command line.
             known: the options of all commands.
         """
@@ -70,7 +70,7 @@ class Command(NamedTuple):
         return flag not in known and (self.flags is None or flag in self.flags)
 
     def one(self, words: Sequence[str]) -> str:
-        """Returns the only word of a command line. Raises UsageError where there is none, or more."""
+        """Returns the only positional argument. Raises UsageError if there is not exactly one."""
         if len(words) != 1:
             raise UsageError(f"usage: {self.usage}")
         return words[0]

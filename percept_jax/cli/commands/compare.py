@@ -1,4 +1,4 @@
-"""compare: sweeps and runs side by side."""
+"""compare: the table of sweeps and runs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from percept_jax.errors import UsageError
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Writes and prints the table of sweeps and runs, paired by seed. Returns it."""
+    """Writes, prints and returns the table of sweeps and runs, whose trials are paired by seed."""
     import hashlib
 
     from percept_jax import records
@@ -37,10 +37,10 @@ def run(request: Request) -> dict[str, Any]:
 COMPARE = Command(
     "compare",
     "compare SWEEP_OR_RUN_DIR... [--baseline=ARM] [--metric=test/accuracy] [--to=DIR]",
-    "the table of finished and half-finished sweeps, or of runs",
+    "show the table of finished or unfinished sweeps, or of runs",
     run,
     options=(
         *(option for option in SWEEP.options if option.name in ("metric", "baseline")),
-        Option("to", "", "the folder for the table; export: the file to write, FILE.safetensors"),
+        Option("to", "", "the folder for the table; with export, the file to write, FILE.safetensors"),
     ),
 )

@@ -1,4 +1,4 @@
-"""export: the weights of a run as a file."""
+"""export: writes the weights of a run to a file."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from percept_jax.errors import UsageError
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Writes the best weights, under their own names, for --init_from or another program. Returns the file's path."""
+    """Writes the best weights with their Flax names, for --init_from or another program. Returns the file's path."""
     path, to = EXPORT.one(request.words), request.options["to"]
     if not to.endswith(".safetensors"):
         raise UsageError("give a file: --to=FILE.safetensors", "to")
@@ -29,7 +29,7 @@ def run(request: Request) -> dict[str, Any]:
 EXPORT = Command(
     "export",
     "export RUN_DIR --to=FILE.safetensors",
-    "its weights as a safetensors file, for --init_from",
+    "write the weights of a run to a safetensors file, for --init_from",
     run,
     options=tuple(option for option in COMPARE.options if option.name == "to"),
 )

@@ -1,4 +1,4 @@
-"""list: what there is to run."""
+"""list: the models, data sets and experiments."""
 
 import os
 import textwrap
@@ -23,18 +23,22 @@ def run(request: Request) -> dict[str, Any]:
     for family in models.families():
         say(textwrap.fill(", ".join(family), 110, initial_indent="  ", subsequent_indent="  "))
         say(f"      {models.summary(family[0])}")
-        if own := models.knobs(family[0]):
-            say(textwrap.fill("  ".join(f"--{k.name}" for k in own), 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        if model_knobs := models.knobs(family[0]):
+            say(
+                textwrap.fill(
+                    "  ".join(f"--{k.name}" for k in model_knobs), 110, initial_indent=" " * 6, subsequent_indent=" " * 6
+                )
+            )
     say("data sets")
     folder = data_path(request.experiment.data_dir)
     sets = {"digits": DIGITS, **{name: toy.describe(name) for name in toy.TOYS}, **PREPARABLE}
     for name, spec in sets.items():
         splits = ", ".join(f"{split} {n:,}" for split, n in spec.splits.items())
-        absent = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
+        hint = "" if name == "digits" or is_prepared(name, folder) else f"; ./launch.sh prepare {name}"
         kind = "points" if spec.kind == "points" else "x".join(map(str, spec.shape))
-        say(f"  {name:<13} {kind}, {len(spec.classes)} classes; {splits}{absent}")
-    own = ", ".join(f"{kind}:{'PATH' if entry.is_folder else 'FILE'}" for kind, entry in READERS.items())
-    say(f"  any TFDS data set of one image and one label in {folder}; {own}")
+        say(f"  {name:<13} {kind}, {len(spec.classes)} classes; {splits}{hint}")
+    prefixes = ", ".join(f"{kind}:{'PATH' if entry.is_folder else 'FILE'}" for kind, entry in READERS.items())
+    say(f"  any TFDS data set of one image and one label in {folder}; {prefixes}")
     say("experiments")
     found = [*ROOT.glob("experiments/*.flags"), *ROOT.glob("experiments/*.sweep")]
     files = [os.path.relpath(path) for path in sorted(found)]
@@ -47,4 +51,4 @@ def run(request: Request) -> dict[str, Any]:
     }
 
 
-LIST = Command("list", "list", "models, data sets, experiments", run, flags=("data_dir",))
+LIST = Command("list", "list", "list the models, data sets and experiments", run, flags=("data_dir",))

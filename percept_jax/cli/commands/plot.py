@@ -20,8 +20,8 @@ def run(request: Request) -> dict[str, Any]:
             raise UsageError("usage: plot --augmentations FILE.flags")
         paths = [augmentations.draw(request.experiment, request.name)]
     else:
-        if odd := [flag for flag in request.origins if flag not in ("boundary", "data_dir", "json")]:
-            raise UsageError("does not apply to plot", odd[0])
+        if unknown := [flag for flag in request.origins if flag not in ("boundary", "data_dir", "json")]:
+            raise UsageError("does not apply to plot", unknown[0])
         trained = api.load(PLOT.one(request.words))
         paths = [boundary.draw(trained, request.experiment.data_dir)] if request.options["boundary"] else draw_run(trained.path)
     for path in paths:
@@ -32,11 +32,11 @@ def run(request: Request) -> dict[str, Any]:
 PLOT = Command(
     "plot",
     "plot RUN_DIR [--boundary], or plot --augmentations FILE.flags",
-    "the pictures of a run; the decision boundary of a model of points; what augmentation does to training images",
+    "draw the pictures of a run, the decision boundary of a model of points, or augmented training images",
     run,
     options=(
-        Option("boundary", False, "the decision boundary of a model of points"),
-        Option("augmentations", False, "what the augmentation of a flag file does to training images"),
+        Option("boundary", False, "draw the decision boundary of a model of points"),
+        Option("augmentations", False, "draw training images as the augmentation of a flag file changes them"),
     ),
     flags=None,
 )

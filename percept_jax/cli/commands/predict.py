@@ -1,4 +1,4 @@
-"""predict: what a trained model makes of images, points, sequences or a prompt."""
+"""predict: the predictions of a trained model for images, points, sequences, sentences or a prompt."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from percept_jax.errors import UsageError
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Predicts each of the examples that are named. Returns the predictions.
+    """Predicts the examples on the command line, and returns the predictions.
 
-    Images are PNG or JPEG files, or folders of them, points are numbers such as 0.5,-1; a file of sequences is an .npz with x,
-    and len where they differ; a sentence is words; a text is a prompt that is continued.
+    Images are PNG or JPEG files, or folders of them. A point is written as numbers, such as 0.5,-1. A file of sequences is an
+    .npz with x, and with len if the lengths differ. A sentence is words between white space. A text prompt is continued.
     """
     path, *words = request.words or [""]
     if not words:
@@ -28,12 +28,16 @@ def run(request: Request) -> dict[str, Any]:
 PREDICT = Command(
     "predict",
     "predict RUN_DIR IMAGE_OR_FOLDER..., or POINT..., or FILE.npz, or a sentence, or a text to continue",
-    "what a trained model sees in PNG or JPEG files; or makes of points, sequences, sentences or a text",
+    "predict images (PNG or JPEG), points, sequences or sentences with a trained model, or continue a text",
     run,
     options=(
-        Option("top_k", 3, "classes shown for each image"),
-        Option("length", 300, "characters by which a language model continues a text"),
-        Option("temperature", 1.0, "below 1 the likelier characters are drawn more often, at 0 always the likeliest"),
+        Option("top_k", 3, "number of classes to show for each image"),
+        Option("length", 300, "number of characters that a language model generates"),
+        Option(
+            "temperature",
+            1.0,
+            "randomness of generated text: below 1 likely characters are drawn more often, 0 always draws the likeliest",
+        ),
     ),
     flags=("seed",),
 )

@@ -1,4 +1,4 @@
-"""prepare: a data set as a TFDS folder."""
+"""prepare: writes a data set as a TFDS folder."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from percept_jax.cli.commands.base import Command, Option, Request
 
 
 def run(request: Request) -> dict[str, Any]:
-    """Writes a TFDS folder out of the files as their authors distribute them, downloaded without --from. Returns its path."""
+    """Writes a TFDS folder from the authors' files, which are downloaded without --from, and returns its path."""
     name, options = PREPARE.one(request.words), request.options
     from percept_jax.console import say
     from percept_jax.data.prepare import prepare
@@ -23,11 +23,11 @@ def run(request: Request) -> dict[str, Any]:
 PREPARE = Command(
     "prepare",
     "prepare NAME [--from=DIR] [--file_format=array_record|tfrecord]",
-    "a data set into a TFDS folder, out of its authors' files",
+    "write a data set to a TFDS folder, from the files that its authors distribute",
     run,
     options=(
-        Option("from", "", "the folder with the files as their authors distribute them; empty: download them"),
-        Option("file_format", "array_record", "array_record for tfds.data_source, or tfrecord for tfds.load"),
+        Option("from", "", "the folder with the files that the authors distribute; empty: download them"),
+        Option("file_format", "array_record", "array_record (for tfds.data_source) or tfrecord (for tfds.load)"),
     ),
     flags=("data_dir",),
 )

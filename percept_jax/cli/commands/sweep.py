@@ -9,7 +9,7 @@ from percept_jax.sweeps.spec import FLAGS
 
 
 def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[str, Any]:
-    """Runs a sweep. Returns its table."""
+    """Runs a sweep, and returns its table."""
     import jax
 
     from percept_jax.cli import runtime, signals
@@ -19,7 +19,7 @@ def run(request: SweepRequest, interrupted: Callable[[], int | None]) -> dict[st
     if is_worker():
         signals.end_with_parent()
     elif request.options["workers"] > 1:
-        # The devices are for the workers.
+        # This process must not take the devices, because the workers need them.
         jax.config.update("jax_platforms", "cpu")
     runtime.prepare_jax(quiet=is_worker())
     return run_sweep(request, interrupted)
@@ -31,11 +31,11 @@ SWEEP = Command(
     "run a sweep, resume it, or show its table",
     run,
     options=(
-        Option("sweep", False, "run what the command line says as a sweep: values in braces, as in a .sweep file"),
+        Option("sweep", False, "run the command line as a sweep: flags may have several values in braces, as in a .sweep file"),
         *(Option(name, "", text) for name, text in FLAGS.items()),
-        Option("pack", "auto", "trials stepped together: auto, as measured; off, each as if it were alone; or a number a device"),
-        Option("workers", 1, "processes on this machine that share it, one a device or each with its share of the cores"),
-        Option("shard", "", "do one part of n, i/n counted from 0, in an array job whose tasks share a file system"),
+        Option("pack", "auto", "trials stepped together on each device: a number, auto (measured), or off (each alone)"),
+        Option("workers", 1, "worker processes on this machine; each gets a GPU, or a share of the CPU cores"),
+        Option("shard", "", "run only part i of n, given as i/n and counted from 0: for array jobs that share a file system"),
     ),
     flags=None,
     named=False,

@@ -7,7 +7,7 @@ from percept_jax.cli.commands.base import Command, Option, Request
 
 
 def run(request: Request, interrupted: Callable[[], int | None], began: float) -> dict[str, Any]:
-    """Trains what a command line that was given at `began` describes. Returns the result."""
+    """Trains an experiment and returns its result; `began` is the time at which the command was given."""
     if request.options["dry_run"]:
         from percept_jax.cli.dry_run import dry_run
 
@@ -28,7 +28,7 @@ def run(request: Request, interrupted: Callable[[], int | None], began: float) -
         count = test.get(metric.of, test["examples"])
         shown += f" ({round(value * count)} of {count})"
     say(f"{shown}, loss {test['loss']:.4f}")
-    say(f"at step {result['best_step']}, the best on validation ({text} {validation[metric.name]:.4f})")
+    say(f"at step {result['best_step']}, which was best on validation ({text} {validation[metric.name]:.4f})")
     say(str(path))
     return {"run_dir": str(path), **result}
 
@@ -40,7 +40,9 @@ TRAIN = Command(
     run,
     options=(
         Option(
-            "dry_run", False, "what would run: flags with their origins, layers, parameters, memory, steps; arms, trials and time"
+            "dry_run",
+            False,
+            "show what would run: flags and their origins, layers, parameters, memory, steps; of a sweep arms, trials, time",
         ),
     ),
     flags=None,
