@@ -89,7 +89,7 @@ fi
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 case $1 in
   setup) [[ $# -eq 1 ]] || fail "usage: ./launch.sh setup, with PERCEPT_EXTRAS=cuda for extras" 2; echo "ready: $python" ;;
-  test) shift; cd "$root"; exec "$python" -P -m pytest "$@" ;;
+  test) shift; cd "$root"; exec "$python" -P -m pytest -n logical --maxprocesses=4 --dist=worksteal "$@" ;;
   bench)
     shift
     [[ $# -gt 0 ]] || set -- $(cd "$root/benchmarks" && printf '%s\n' [!_]*.py | sed 's/\.py$//')

@@ -35,6 +35,9 @@ def pytest_configure(config):
     hypothesis.settings.register_profile("slow", max_examples=500)
     if config.getoption("--slow"):
         hypothesis.settings.load_profile("slow")
+    else:
+        # XLA's fusion emitters take a third of the suite's time to compile; with --slow, programs are those that users run.
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_collection_modifyitems(config, items):

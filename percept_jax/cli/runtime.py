@@ -21,8 +21,8 @@ def prepare_jax(quiet: bool = False) -> None:
 def use_compilation_cache() -> None:
     """Makes JAX cache every compiled program on disk, in $JAX_COMPILATION_CACHE_DIR or else under ~/.cache.
 
-    There is one folder per type of processor, since code that XLA compiled for one CPU may not run on another that shares the
-    home directory.
+    There is one folder per type of processor and number of usable cores: code compiled for one CPU may not run on another
+    that shares the home directory, and XLA splits an operation into as many parts as it has cores when it compiles.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / _processor()))
@@ -46,4 +46,6 @@ def _processor() -> str:
         known = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
     except OSError:
         known = []
-    return hashlib.sha256(repr((platform.machine(), platform.processor(), known)).encode()).hexdigest()[:8]
+    # macOS and Windows do not know which cores a process may use.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return hashlib.sha256(repr((platform.machine(), platform.processor(), known, cores)).encode()).hexdigest()[:8]

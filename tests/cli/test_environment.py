@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from percept_jax.cli.runtime import use_compilation_cache
 
 ARGUMENTS = ["--model=linear", "--steps=2", "--devices=1"]
 
@@ -31,3 +34,17 @@ def test_a_platform_that_there_is_not_is_one_line_for_every_command(tmp_path, wo
     done = subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "nonsense"}, capture_output=True, text=True, timeout=120)
     assert done.returncode in (0, 2)
     assert done.stderr.count("\n") == (done.returncode == 2)
+
+
+def test_programs_for_another_number_of_cores_are_kept_apart(monkeypatch):
+    """A program that was compiled where one core is usable has no parallel parts; elsewhere, it must not be taken."""
+    folders, before = [], jax.config.jax_compilation_cache_dir
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    try:
+        for cores in ({0}, {0, 1}, {2, 3}):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: cores, raising=False)
+            use_compilation_cache()
+            folders.append(jax.config.jax_compilation_cache_dir)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert folders[0] != folders[1] == folders[2]

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers import some
 from PIL import Image, ImageOps, PngImagePlugin
 
 from percept_jax.data import images
@@ -76,7 +77,7 @@ def test_long_texts_in_a_png_do_not_matter():
         np.testing.assert_array_equal(images.decode(encoded(picture, pnginfo=texts), 1)[..., 0], np.asarray(picture))
 
 
-@pytest.mark.parametrize("turn", [1, 3, 6])
+@pytest.mark.parametrize("turn", some([1, 3, 6], 6))
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "I;16", "1", "jpeg", "gray jpeg"])
 def test_large_images_are_made_smaller_while_they_are_decoded(mode, turn, monkeypatch):
     """They look the same, and are turned the same way."""

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from helpers import some
 
 from percept_jax import load, train
 from percept_jax.cli.main import main
@@ -43,6 +44,7 @@ def own(request, small, tmp_path):
     return dataclasses.replace(experiment, data_dir=str(tmp_path / "prepared")), place
 
 
+@pytest.mark.parametrize("own", some([folder_of, npz_of], folder_of), indirect=True)
 def test_a_run_goes_on_from_wherever_the_same_data_are(own, tmp_path):
     experiment, place = own
     kind = experiment.dataset.partition(":")[0]

@@ -6,6 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from percept_jax.data import cache, registry
 from percept_jax.data.readers.base import ReaderConfig
 
@@ -46,3 +48,10 @@ def documented(path):
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def some(cases, *default):
+    """The cases of a parametrized test: those not in `default` run with --slow only."""
+    assert all(case in cases for case in default), (cases, default)
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [pytest.param(*v, marks=() if c in default else pytest.mark.slow) for c, v in zip(cases, values, strict=True)]

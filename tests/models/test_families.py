@@ -161,8 +161,8 @@ def learn(name, size, values, rate, steps=30):
     ("name", "size", "values", "rate"),
     [
         ("vgg11", 16, {"stages": (1, 1, 1), "width": 16, **SMALL}, 0.001),
-        ("resnet50_v2", 16, {"stages": (1, 1), "width": 8, **SMALL}, 0.003),
-        ("densenet_bc_100", 16, {"stages": (1, 2)}, 0.003),
+        pytest.param("resnet50_v2", 16, {"stages": (1, 1), "width": 8, **SMALL}, 0.003, marks=pytest.mark.slow),
+        pytest.param("densenet_bc_100", 16, {"stages": (1, 2)}, 0.003, marks=pytest.mark.slow),
         pytest.param("alexnet", 32, SMALL, 0.0003, marks=pytest.mark.slow),
         pytest.param("vgg11", 32, SMALL, 0.0003, marks=pytest.mark.slow),
         pytest.param("googlenet", 16, SMALL, 0.001, marks=pytest.mark.slow),

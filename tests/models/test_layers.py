@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import some
 from helpers.models import CONNECTIVITIES, SMALL, init
 
 from percept_jax import models
@@ -63,7 +64,10 @@ def test_initial_weights_have_the_deviation_that_their_name_says():
     np.testing.assert_array_equal(drawn["lecun_normal"], nn.linear.default_kernel_init(jax.random.key(0), (IN, OUT)))
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if "initializer" in {k.name for k in models.knobs(name)}])
+WITH_INITIALIZER = [name for name in SMALL if "initializer" in {k.name for k in models.knobs(name)}]
+
+
+@pytest.mark.parametrize("name", some(WITH_INITIALIZER, "mlp", "lenet5"))
 def test_the_initializer_sets_every_kernel_and_flax_s_is_the_default(name, monkeypatch):
     assert {k.name: k.default for k in models.knobs(name)}["initializer"] == "lecun_normal"
     monkeypatch.setitem(INITIALIZERS, "normal", lambda key, shape, dtype: jnp.full(shape, 7, dtype))
@@ -74,7 +78,9 @@ def test_the_initializer_sets_every_kernel_and_flax_s_is_the_default(name, monke
                 assert (leaf == (7 if "kernel" in str(path) else 0)).all(), path
 
 
-@pytest.mark.parametrize(("window", "stride", "size"), [(2, 2, 8), (3, 2, 9), (3, 2, 8), (2, 1, 5), (3, 3, 11)])
+@pytest.mark.parametrize(
+    ("window", "stride", "size"), some([(2, 2, 8), (3, 2, 9), (3, 2, 8), (2, 1, 5), (3, 3, 11)], (2, 2, 8), (3, 2, 8))
+)
 @pytest.mark.parametrize("kind", ["max", "average"])
 def test_pooling_has_flax_s_value_and_away_from_ties_its_gradient(kind, window, stride, size):
     x = jax.random.normal(jax.random.key(1), (2, size, size, 3))
@@ -87,7 +93,10 @@ def test_pooling_has_flax_s_value_and_away_from_ties_its_gradient(kind, window, 
     np.testing.assert_allclose(vjp(weights)[0], flax_vjp(weights)[0], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(("window", "stride", "padding", "size"), [(3, 2, 1, 8), (3, 1, 1, 5), (2, 2, 1, 7), (5, 3, 2, 9)])
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "size"),
+    some([(3, 2, 1, 8), (3, 1, 1, 5), (2, 2, 1, 7), (5, 3, 2, 9)], (3, 2, 1, 8), (5, 3, 2, 9)),
+)
 @pytest.mark.parametrize("kind", ["max", "average"])
 def test_padded_pooling_has_flax_s_value_and_gradient(kind, window, stride, padding, size):
     x = jax.random.normal(jax.random.key(1), (2, size, size, 3)) - 2

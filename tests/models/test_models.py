@@ -6,6 +6,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import some
 from helpers.models import SMALL, count, filled, init
 
 from percept_jax import models
@@ -33,7 +34,7 @@ def test_parameters_are_those_of_the_literature(name, size, parameters):
     assert count(jax.eval_shape(build(name, num_classes=10).init, jax.random.key(0), images)) == parameters
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", some(SMALL, "linear", "mlp", "lenet5", "connectivity"))
 def test_every_small_model_maps_images_to_logits_and_learns_everywhere(name):
     module, variables, images = init(name, channels=3)
     logits = module.apply(variables, images, train=False)
@@ -53,7 +54,7 @@ def test_every_knob_is_documented_and_clashes_with_no_flag_of_all_runs(name):
         assert knob.name not in KNOBS
 
 
-@pytest.mark.parametrize("name", ["cnn", "lenet5"])
+@pytest.mark.parametrize("name", some(["cnn", "lenet5"], "lenet5"))
 def test_normalization_and_pooling_are_those_asked_for(name):
     outputs = {float(m.apply(v, x)[0, 0]) for kind in get_args(Norm) for m, v, x in [filled(name, norm=kind)]}
     assert len(outputs) == 4
@@ -61,7 +62,9 @@ def test_normalization_and_pooling_are_those_asked_for(name):
     assert len(outputs) == 2
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if "activation" in {k.name for k in models.knobs(name)}])
+@pytest.mark.parametrize(
+    "name", some([name for name in SMALL if "activation" in {k.name for k in models.knobs(name)}], "mlp", "connectivity")
+)
 def test_every_activation_makes_another_network_of_the_same_output(name):
     outputs = []
     for knobs in [{"activation": a} for a in ACTIVATIONS] + [{"activation": "leaky_relu", "negative_slope": -0.5}]:

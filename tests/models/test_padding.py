@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import some
 from helpers.recurrent import CELLS, EACH, SEQ2SEQ, filled, leaves, normal, run
 
 from percept_jax.models import build
@@ -11,7 +12,6 @@ from percept_jax.models import build
 pytestmark = pytest.mark.strict_dtypes
 
 
-SOME = [pytest.param(name, marks=pytest.mark.slow) if name in ("mgu", "lstm_seq2seq") else name for name in (*CELLS, *SEQ2SEQ)]
 LENGTHS = np.array([29, 1, 17, 8], np.int32)
 
 
@@ -20,10 +20,10 @@ LENGTHS = np.array([29, 1, 17, 8], np.int32)
     [
         ("lstm", {"bidirectional": True, "hidden": (6, 5), "output_steps": 29}),
         pytest.param("gru", {"bidirectional": True, "summary": "mean"}, marks=pytest.mark.slow),
-        ("rnn", {"bidirectional": True, "truncation": 4}),
+        pytest.param("rnn", {"bidirectional": True, "truncation": 4}, marks=pytest.mark.slow),
         pytest.param("lstm", {"bidirectional": True, "hidden": (6, 5)}, marks=pytest.mark.slow),
         pytest.param("lstm_seq2seq", {"output_steps": 4, "hidden": (6, 5)}, marks=pytest.mark.slow),
-        ("gru_seq2seq", {"output_steps": 4, "values": True}),
+        pytest.param("gru_seq2seq", {"output_steps": 4, "values": True}, marks=pytest.mark.slow),
     ],
 )
 def test_padding_changes_no_output_at_a_real_step_and_no_gradient(name, knobs):
@@ -67,7 +67,7 @@ def test_what_a_token_of_padding_is_does_not_matter():
     np.testing.assert_allclose(y[1:], alone, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", some([*CELLS, *SEQ2SEQ], "gru", "lstm_seq2seq"))
 def test_every_parameter_learns(name):
     tokens = np.arange(20, dtype=np.int32).reshape(2, 10) % 7
     more = {"bidirectional": True} if name in CELLS else {}

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import some
 from helpers.recurrent import CELLS, EACH, SEQ2SEQ, filled, leaves, normal, run
 
 from percept_jax import models
@@ -99,7 +100,7 @@ def test_a_decoder_is_fed_with_what_it_has_written(name, values):
         np.testing.assert_allclose(run(module, variables, x), np.stack(outputs, 1), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["mgu", "lstm", "gru_seq2seq", pytest.param("rnn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", some(["mgu", "lstm", "gru_seq2seq", "rnn"], "mgu"))
 def test_biases_and_kernels_start_as_the_knobs_say(name, monkeypatch):
     monkeypatch.setitem(models.recurrent.INITIALIZERS, "normal", lambda key, shape, dtype: jnp.full(shape, 7, dtype))
     module = build(name, num_classes=3, hidden=(5, 4), forget_bias=2.5, initializer="normal")
@@ -228,7 +229,7 @@ def test_shards_of_a_batch_and_trials_of_a_pack_compute_what_one_does_alone():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
-@pytest.mark.parametrize("name", [*CELLS, *SEQ2SEQ])
+@pytest.mark.parametrize("name", some([*CELLS, *SEQ2SEQ], "gru", "lstm_seq2seq"))
 def test_the_arithmetic_is_that_of_parameters_and_inputs(name, dtype):
     with jax.enable_x64(dtype == jnp.float64), jax.numpy_dtype_promotion("strict"):
         x = jnp.asarray(normal((2, 5, 3)), dtype)

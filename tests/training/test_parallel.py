@@ -44,7 +44,7 @@ def digits16(data_dir):
     return load("digits", data_dir, 16)
 
 
-def lenet(dtype="float32", **knobs):
+def everything_on(dtype="float32", **knobs):
     """Batch norm, dropout, momentum, augmentation, averaged weights and the rest on."""
     return Experiment(
         model="lenet5", knobs={"norm": "batch", **knobs}, dtype=dtype, batch_size=16, steps=100, learning_rate=0.02,
@@ -57,24 +57,29 @@ def lenet(dtype="float32", **knobs):
 @pytest.fixture(scope="module")
 def alone(digits16):
     """Losses of 100 steps on one device, by experiment, computed once."""
-    return functools.cache(lambda dtype, smooth: run([lenet(dtype, **KNOBS[smooth])], digits16, 1, 100)[0])
+    return functools.cache(lambda dtype, smooth: run([everything_on(dtype, **KNOBS[smooth])], digits16, 1, 100)[0])
 
 
+def test_two_devices_take_the_steps_of_one(digits):
+    """A convolutional network with all that a step can do, in float64 but for the draws."""
+    small = dataclasses.replace(everything_on("float64", features=(4, 4), hidden=8), model="cnn", steps=20)
+    (alone, _), (both, _) = (run([small], digits, devices, 20) for devices in (1, 2))
+    np.testing.assert_allclose(both, alone, rtol=1e-7)
+
+
+@pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("dtype", "smooth", "steps", "tolerance", "devices"),
-    # a ReLU or a maximum turns float32 rounding into large differences after some tens of steps, whatever one does
+    # A ReLU or a maximum turns float32 rounding into large differences after some tens of steps, whatever one does.
     [
-        ("float64", False, 100, 1e-12, 2),
-        pytest.param("float64", False, 100, 1e-12, 8, marks=pytest.mark.slow),
-        pytest.param("float32", True, 100, 1e-5, 8, marks=pytest.mark.slow),
-        pytest.param("float64", False, 100, 1e-12, 4, marks=pytest.mark.slow),
-        *(pytest.param("float32", True, 100, 1e-5, devices, marks=pytest.mark.slow) for devices in (2, 4)),
-        *(pytest.param("float32", False, 10, 1e-6, devices, marks=pytest.mark.slow) for devices in (2, 4, 8)),
+        *(("float64", False, 100, 1e-12, devices) for devices in (2, 4, 8)),
+        *(("float32", True, 100, 1e-5, devices) for devices in (2, 4, 8)),
+        *(("float32", False, 10, 1e-6, devices) for devices in (2, 4, 8)),
     ],
 )
 def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices, dtype, smooth, steps, tolerance):
-    losses, state = run([lenet(dtype, **KNOBS[smooth])], digits16, devices, steps)
+    losses, state = run([everything_on(dtype, **KNOBS[smooth])], digits16, devices, steps)
     np.testing.assert_allclose(losses, alone(dtype, smooth)[:steps], rtol=tolerance)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         first, *others = (np.asarray(shard.data) for shard in leaf.addressable_shards)
@@ -83,6 +88,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(digits16, alone, devices,
             np.testing.assert_array_equal(other, first, err_msg=str(path))
 
 
+@pytest.mark.slow
 def test_an_augmentation_is_applied(digits):
     experiment = Experiment(model="linear", steps=2, batch_size=16)
     losses = [run([dataclasses.replace(experiment, **on)], digits, 1, 2)[0] for on in ({}, {"random_crop": 2}, {"mixup": 1.0})]
@@ -93,15 +99,18 @@ def test_an_augmentation_is_applied(digits):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_step_promotes_no_dtype_by_accident(digits16, devices):
     with jax.numpy_dtype_promotion("strict"):
-        run([lenet()], digits16, devices, 1)
+        run([everything_on()], digits16, devices, 1)
+
+
+# Of one program, so that the tests of packs compile it once.
+SMALL = Experiment(model="mlp", knobs={"hidden": (16,)}, dtype="float64", steps=20, batch_size=16)
 
 
 @pytest.mark.optimized
 def test_a_pack_is_its_trials(digits):
     """Seeds and traced numbers differ within a pack, and each trial is what it is alone."""
-    base = Experiment(model="mlp", knobs={"hidden": (16,)}, dtype="float64", steps=20, batch_size=16)
     trials = [
-        dataclasses.replace(base, seed=seed, learning_rate=rate, dropout_rate=drop)
+        dataclasses.replace(SMALL, seed=seed, learning_rate=rate, dropout_rate=drop)
         for seed, rate, drop in ((0, 0.05, 0.0), (1, 0.05, 0.2), (0, 0.01, 0.5))
     ]
     together, _ = run(trials, digits, 1, 20)
@@ -112,10 +121,10 @@ def test_a_pack_is_its_trials(digits):
 
 @pytest.mark.optimized
 def test_a_neighbor_that_diverges_leaves_the_others_their_bits(digits):
-    base = Experiment(model="mlp", knobs={"hidden": (16,)}, steps=20, batch_size=16, learning_rate=0.05)
-    calm, wild = dataclasses.replace(base, seed=1), dataclasses.replace(base, learning_rate=1e30)
-    healthy, _ = run([base, calm], digits, 1, 20)
-    beside, _ = run([base, wild], digits, 1, 20)
+    base = dataclasses.replace(SMALL, learning_rate=0.05)
+    calm, wild = dataclasses.replace(base, seed=1), dataclasses.replace(base, learning_rate=1e300)
+    healthy, _ = run([base, calm, calm], digits, 1, 20)
+    beside, _ = run([base, wild, calm], digits, 1, 20)
     assert not np.isfinite(beside[:, 1]).all()
     np.testing.assert_array_equal(beside[:, 0], healthy[:, 0])
 
@@ -199,7 +208,7 @@ def test_the_gradient_through_batch_norm_relu_and_maximum_is_that_of_flax_s_pool
 
     import percept_jax.models.lenet
 
-    _, ours = run([lenet("float64")], digits16, 1, 1)
+    _, ours = run([everything_on("float64")], digits16, 1, 1)
     monkeypatch.setattr(percept_jax.models.lenet, "pool", lambda x, kind, **_: nn.max_pool(x, (2, 2), (2, 2)))
-    _, flax = run([lenet("float64")], digits16, 1, 1)
+    _, flax = run([everything_on("float64")], digits16, 1, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-15), ours.params, flax.params)

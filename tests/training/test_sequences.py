@@ -198,6 +198,7 @@ def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path, mo
     assert again["loss"] == pytest.approx(run.result["test"]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_numbers_that_are_as_many_as_the_labels_are_no_text(base, tmp_path):
     x = np.random.default_rng(0).integers(0, 2, (60, 4))
     name = write_npz(tmp_path, x_train=x, y_train=x[:, 0], x_test=x[:9], y_test=x[:9, 0])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import some
 from helpers.runs import assert_same_bits, last_arrays, logged, read_metrics, start, wait_for_step
 
 from percept_jax import Experiment, load, train
@@ -28,9 +29,11 @@ CHANGES = {
 }  # fmt: skip
 
 
-def test_stopping_after_epochs_without_improvement_keeps_the_best_and_its_bits(small, tmp_path):
-    """Also when killed on the way, and in a pack whose other trial goes on."""
-    patient = dataclasses.replace(small, steps=200, eval_every=5, learning_rate=0.3, stop_after=0.5, checkpoint_every=7)
+PATIENT = {"steps": 200, "eval_every": 5, "learning_rate": 0.3, "stop_after": 0.5, "checkpoint_every": 7}
+
+
+def test_stopping_after_epochs_without_improvement_keeps_the_best(small):
+    patient = dataclasses.replace(small, **PATIENT)
     run = train(patient)
     validations = [line["step"] for line in read_metrics(run.path) if line["split"] == "validation"]
     waited = 0.5 * 1077 / 32
@@ -38,6 +41,12 @@ def test_stopping_after_epochs_without_improvement_keeps_the_best_and_its_bits(s
     assert validations[-1] - run.result["best_step"] >= waited > validations[-2] - run.result["best_step"]
     assert run.result["status"] == "done"
     assert run.evaluate()["test"] == run.result["test"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_stops_early_keeps_its_bits(small, tmp_path):
+    patient = dataclasses.replace(small, **PATIENT)
+    run = train(patient)
     killed = start(dataclasses.replace(patient, run_dir=str(tmp_path / "killed")))
     wait_for_step(tmp_path / "killed", 10, killed)
     killed.kill()
@@ -79,7 +88,7 @@ def test_the_three_regimes_of_gradient_descent(small, batch_size):
     assert f"--batch_size={batch_size}" in (run.path / "run.flags").read_text()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", some(["bfloat16", "float64"], "bfloat16"))
 def test_other_arithmetic_learns_too_and_starts_from_the_same_weights(small, dtype):
     other = train(dataclasses.replace(small, dtype=dtype, steps=200, dropout_rate=0.1))
     assert other.result["test"]["accuracy"] > 0.9
@@ -126,10 +135,10 @@ def colorful():
 
 
 # Those of one program share its compilation.
-ONE_PROGRAM = {f for f in CHANGES if f not in KNOBS or KNOBS[f].role != "static"}
+ONE_PROGRAM = [f for f in CHANGES if f not in WHERE and (f not in KNOBS or KNOBS[f].role != "static")]
 
 
-@pytest.mark.parametrize("flag", [f if f in ONE_PROGRAM else pytest.param(f, marks=pytest.mark.slow) for f in CHANGES])
+@pytest.mark.parametrize("flag", some(CHANGES, *ONE_PROGRAM))
 def test_every_flag_changes_something(small, unchanged, flag, monkeypatch):
     where, color = WHERE.get(flag, {}), flag in ("saturation", "pca_color")
     changed = dataclasses.replace(small, **where, **{flag: CHANGES[flag]})
