@@ -54,9 +54,11 @@ def pytest_collection_modifyitems(config, items):
 def pytest_runtest_setup(item):
     """Leaves out what takes most of a short run's time: XLA's optimizations, and the drawing of pictures.
 
-    Tests marked `optimized` compile the programs that users run, also in processes that they start; `pictures` ones draw.
+    With --slow, tests marked `optimized` compile the programs that users run, also in processes that they start; tests marked
+    `pictures` always draw.
     """
-    optimized, pictures = (item.get_closest_marker(name) is not None for name in ("optimized", "pictures"))
+    pictures = item.get_closest_marker("pictures") is not None
+    optimized = item.get_closest_marker("optimized") is not None and item.config.getoption("--slow")
     jax.config.update("jax_disable_most_optimizations", not optimized)
     # Not everywhere: Flax's batch norm and average pooling and optax's Adam mix dtypes themselves.
     strict = item.get_closest_marker("strict_dtypes") is not None
