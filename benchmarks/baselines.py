@@ -26,7 +26,7 @@ CANDIDATES = {
 def main() -> None:
     """Prints one row per method."""
     info = registry.describe("mnist", data_path("")).select("train[:90%]", "train[90%:]", "test")
-    dataset = registry.load("mnist", data_path(""), info, 28)
+    dataset = registry.load("mnist", data_path(""), info, (28, 28))
     pixels = dataset.inputs.reshape(len(dataset.inputs), -1).astype(np.float32) / 255
     parts = {role: (pixels[index], dataset.examples["label"][index]) for role, index in info.roles.items()}
     print("| scikit-learn | chosen | validation accuracy | test accuracy | seconds |")

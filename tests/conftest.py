@@ -44,9 +44,10 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.path.parent.name == "end_to_end":
             item.add_marker(pytest.mark.slow)
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
-        if "data" in item.keywords and not os.environ.get("PERCEPT_TEST_DATA"):
+        # Not item.keywords: these hold the names of folders too, as of tests/data.
+        if item.get_closest_marker("data") and not os.environ.get("PERCEPT_TEST_DATA"):
             item.add_marker(pytest.mark.skip(reason="PERCEPT_TEST_DATA is not set"))
 
 

@@ -32,7 +32,7 @@ def dry_run(experiment: Experiment, name: str, origins: Mapping[str, str]) -> di
     preflight.check_weights(experiment, spec, shape)
     stored = preflight.stored_size(experiment, size)
     with jax.enable_x64(experiment.dtype == "float64"):
-        found = _program(experiment, spec, shape, (stored, stored, shape[-1]) if spec.kind == "images" else shape, len(devices))
+        found = _program(experiment, spec, shape, (*stored, shape[-1]) if spec.kind == "images" else shape, len(devices))
     examples = len(spec.roles["train"])
     steps, batch = experiment.total_steps(examples), experiment.batch(examples)
     path = str(run_path(experiment, name or preflight.default_name(experiment)))

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from absl import flags
 
@@ -16,7 +16,7 @@ from percept_jax.validation import check_type, is_union, kind_name, number, shor
 
 
 class _Typed(flags.ArgumentParser):
-    """Parses a value of a declared type: a number, a list such as 300,100, or a number or one of some words."""
+    """Parses a value of a declared type: a number, a list such as 300,100, either of them, or a number or one of some words."""
 
     def __init__(self, hint: Any):
         self._hint = hint
@@ -27,10 +27,17 @@ class _Typed(flags.ArgumentParser):
             return number(argument, self._hint)
         try:
             if not is_union(self._hint):
-                return tuple(number(text, kinds[0]) for text in argument.split(",")) if argument else ()
-            return argument if argument in get_args(kinds[1]) else number(argument, kinds[0])
+                return tuple(_numbers(argument, kinds[0])) if argument else ()
+            if get_origin(kinds[1]) is Literal:
+                return argument if argument in get_args(kinds[1]) else number(argument, kinds[0])
+            numbers = _numbers(argument, kinds[0])
+            return numbers[0] if len(numbers) == 1 else tuple(numbers)
         except UsageError as error:
             raise UsageError(f"{short(argument)} is not {kind_name(self._hint)}: {error}") from error
+
+
+def _numbers(text: str, kind: type) -> list[int | float]:
+    return [number(part, kind) for part in text.split(",")]
 
 
 def booleans() -> set[str]:

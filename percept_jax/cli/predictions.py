@@ -47,8 +47,8 @@ def _images(trained: api.Trained, words: Sequence[str], request: Request) -> lis
     Unreadable images are reported after all others have been predicted: with a UsageError if one of them was named itself, else
     with a DataError.
     """
-    files, size = _files(words), trained.preprocessing.image_size
-    most = max(1, min(feed.BATCH, feed.PIXELS // (size * size * trained.preprocessing.shape[-1])))
+    files, (height, width) = _files(words), trained.preprocessing.image_size
+    most = max(1, min(feed.BATCH, feed.PIXELS // (height * width * trained.preprocessing.shape[-1])))
     rows, bad = [], []
     for first in range(0, len(files), most):
         names, images = [], []
@@ -127,8 +127,8 @@ def _image(trained: api.Trained, path: Path) -> np.ndarray:
     """Returns an image at the size that `Preprocessing.stack` takes. Raises UsageError or DataError, naming the file."""
     height, width, channels = trained.preprocessing.shape
     image = read(paths.input_file(path), channels)
-    size = trained.preprocessing.image_size
-    return resize(image, height or size, width or size)
+    stored = trained.preprocessing.image_size
+    return resize(image, height or stored[0], width or stored[1])
 
 
 def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence[str], key: str, request: Request) -> list[Any]:

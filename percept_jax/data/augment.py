@@ -7,12 +7,14 @@ float32 whatever the image's dtype, so that a float64 run draws the same ones. A
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from percept_jax.data.geometry import Marks, marks_of, traced
+from percept_jax.data.spec import Size
 from percept_jax.knobs import knob
 
 # Weights of red, green and blue in the luma (ITU-R BT.601), as in torchvision.
@@ -57,60 +59,89 @@ class AugmentationConfig:
         return any(getattr(self, name) for name in STREAMS)
 
 
+class _Draws(NamedTuple):
+    """Draws the random numbers of one example: each augmentation has a stream of its own."""
+
+    key: Array
+    strengths: AugmentationConfig
+    dtype: jnp.dtype
+
+    def stream(self, name: str) -> Array:
+        return jax.random.fold_in(self.key, STREAMS[name])
+
+    def uniform(self, name: str, low: float, high: float) -> Array:
+        return jax.random.uniform(self.stream(name), (), jnp.float32, low, high).astype(self.dtype)
+
+    def factor(self, name: str) -> Array:
+        share = getattr(self.strengths, name)
+        return self.uniform(name, max(0.0, 1 - share), 1 + share)
+
+
 def augment(
-    key: Array, example: Mapping[str, Array], components: Array, fill: Array, strengths: AugmentationConfig, size: int = 0
+    key: Array,
+    example: Mapping[str, Array],
+    components: Array,
+    fill: Array,
+    strengths: AugmentationConfig,
+    size: Size | None = None,
 ) -> dict[str, Array]:
-    """Returns the example with every augmentation that is on applied to its image; each augmentation draws from its own key.
+    """Returns the example with every augmentation that is on applied to its image; its boxes and its mask move with it.
 
     Args:
         key: the key of this example in this step.
-        example: its features; "image" `[height, width, channels]` has pixels from 0 to 1.
+        example: its features; "image" `[height, width, channels]` has pixels from 0 to 1. See `geometry.marks_of` for the others.
         components: `[channels, channels]`, see `shift_colors`; unused without pca_color.
         fill: `[channels]`, the color of a cutout; unused without cutout.
         strengths: the strength of each augmentation, fixed when the step is compiled.
-        size: pixels a side of the result, at most the image's; a smaller size crops the image; 0: the size of the image.
+        size: height and width of the result, at most the image's; a smaller size crops the image; None: the size of the image.
     """
-    image = example["image"]
-    on, size = strengths, size or image.shape[0]
+    draws = _Draws(key, strengths, example["image"].dtype)
+    image, marks = _move(draws, example["image"], marks_of(example), size)
+    return {**example, **marks.features(), "image": _recolor(draws, image, components, fill)}
 
-    def stream(name: str) -> Array:
-        return jax.random.fold_in(key, STREAMS[name])
 
-    def uniform(name: str, low: float, high: float) -> Array:
-        return jax.random.uniform(stream(name), (), jnp.float32, low, high).astype(image.dtype)
-
-    def factor(name: str) -> Array:
-        share = getattr(on, name)
-        return uniform(name, max(0.0, 1 - share), 1 + share)
-
+def _move(draws: _Draws, image: Array, marks: Marks, size: Size | None) -> tuple[Array, Marks]:
+    """Returns the image and its marks, cropped, warped, shifted and mirrored."""
+    on, stored = draws.strengths, image.shape[:2]
+    size = size or (stored[0], stored[1])
     if on.crop_area:
-        image = resized_crop(image, *random_box(stream("crop_area"), on.crop_area), size)
-    elif size < image.shape[0]:
-        corner = jax.random.randint(stream("crop_area"), (2,), 0, image.shape[0] - size + 1, jnp.int32)
-        image = jax.lax.dynamic_slice(image, (*corner, 0), (size, size, image.shape[2]))
-    height, width, channels = image.shape
+        box = random_box(draws.stream("crop_area"), on.crop_area)
+        image, marks = resized_crop(image, *box, size), marks.resized_crop(*box, size)
+    elif size != stored:
+        last = jnp.array([stored[0] - size[0], stored[1] - size[1]], jnp.int32)
+        corner = jax.random.randint(draws.stream("crop_area"), (2,), 0, last + 1, jnp.int32)
+        image = jax.lax.dynamic_slice(image, (*corner, 0), (*size, image.shape[2]))
+        marks = marks.crop(corner[0], corner[1], size)
     if on.rotation or on.scale or on.shear:
-        degrees = uniform("rotation", -on.rotation, on.rotation) if on.rotation else 0.0
-        zoom = factor("scale") if on.scale else 1.0
-        image = warp(image, degrees, zoom, uniform("shear", -on.shear, on.shear) if on.shear else 0.0)
+        degrees = draws.uniform("rotation", -on.rotation, on.rotation) if on.rotation else 0.0
+        zoom = draws.factor("scale") if on.scale else 1.0
+        shear = draws.uniform("shear", -on.shear, on.shear) if on.shear else 0.0
+        image, marks = warp(image, degrees, zoom, shear), marks.warp(degrees, zoom, shear)
     if on.random_crop:
-        moved = jax.random.randint(stream("random_crop"), (2,), -on.random_crop, on.random_crop + 1, jnp.int32)
-        image = translate(image, moved[0], moved[1])
+        moved = jax.random.randint(draws.stream("random_crop"), (2,), -on.random_crop, on.random_crop + 1, jnp.int32)
+        image, marks = translate(image, moved[0], moved[1]), marks.translate(moved[0], moved[1])
     if on.random_flip:
-        image = flip(image, jax.random.bernoulli(stream("random_flip"), jnp.float32(0.5)))
+        mirrored = jax.random.bernoulli(draws.stream("random_flip"), jnp.float32(0.5))
+        image, marks = flip(image, mirrored), marks.flip(mirrored)
+    return image, marks
+
+
+def _recolor(draws: _Draws, image: Array, components: Array, fill: Array) -> Array:
+    """Returns the image with other colors, and with a square blanked."""
+    on, (height, width, channels) = draws.strengths, image.shape
     if on.brightness:
-        image = brightness(image, factor("brightness"))
+        image = brightness(image, draws.factor("brightness"))
     if on.contrast:
-        image = contrast(image, factor("contrast"))
+        image = contrast(image, draws.factor("contrast"))
     if on.saturation:
-        image = saturation(image, factor("saturation"))
+        image = saturation(image, draws.factor("saturation"))
     if on.pca_color:
-        alphas = on.pca_color * jax.random.normal(stream("pca_color"), (channels,), jnp.float32)
+        alphas = on.pca_color * jax.random.normal(draws.stream("pca_color"), (channels,), jnp.float32)
         image = shift_colors(image, components, alphas)
     if on.cutout:
-        center = jax.random.randint(stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
+        center = jax.random.randint(draws.stream("cutout"), (2,), 0, jnp.array([height, width], jnp.int32), jnp.int32)
         image = cutout(image, center[0], center[1], on.cutout, fill)
-    return {**example, "image": image}
+    return image
 
 
 def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Array]:
@@ -130,14 +161,14 @@ def random_box(key: Array, least_area: float) -> tuple[Array, Array, Array, Arra
     return down * (1 - height), right * (1 - width), height, width
 
 
-def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Array, size: int) -> Array:
-    """Returns a box of an image, given in fractions of its sides, resized to `[size, size, channels]`: bilinear, antialiased."""
+def resized_crop(image: Array, top: Array, left: Array, height: Array, width: Array, size: Size) -> Array:
+    """Returns a box of an image, given in fractions of its sides, resized to `[*size, channels]`: bilinear, antialiased."""
     sides = jnp.array(image.shape[:2], image.dtype)
     box = jnp.stack([jnp.asarray(x, image.dtype) for x in (height, width)])
     corner = jnp.stack([jnp.asarray(x, image.dtype) for x in (top, left)])
-    scale = size / (box * sides)
+    scale = jnp.array(size, image.dtype) / (box * sides)
     return jax.image.scale_and_translate(
-        image, (size, size, image.shape[2]), (0, 1), scale, -corner * sides * scale, "linear", precision=jax.lax.Precision.HIGHEST
+        image, (*size, image.shape[2]), (0, 1), scale, -corner * sides * scale, "linear", precision=jax.lax.Precision.HIGHEST
     )
 
 
@@ -209,16 +240,9 @@ def warp(image: Array, degrees: Array | float, zoom: Array | float, shear_degree
         shear_degrees: the angle, below 90, by which vertical lines lean to the right, as in italics.
     """
     height, width = image.shape[:2]
-    degrees, zoom, shear_degrees = (jnp.asarray(x, image.dtype) for x in (degrees, zoom, shear_degrees))
-    radians = math.pi / 180
-    cos, sin = jnp.cos(radians * degrees) / zoom, jnp.sin(radians * degrees) / zoom
-    y, x = (jnp.arange(size, dtype=image.dtype) - (size - 1) / 2 for size in (height, width))
-    y, x = y[:, None], x[None]
-    rows = sin * x + cos * y
-    columns = cos * x - sin * y + jnp.tan(radians * shear_degrees) * rows
+    rows, columns = traced(image.shape[:2], degrees, zoom, shear_degrees, image.dtype)
     # Positions are clipped to the ring of zeros around the image, so that they always fit an integer and need no mask.
-    rows = jnp.clip(rows + (height - 1) / 2, -1, height)
-    columns = jnp.clip(columns + (width - 1) / 2, -1, width)
+    rows, columns = jnp.clip(rows, -1, height), jnp.clip(columns, -1, width)
     top, left = jnp.minimum(jnp.floor(rows), height - 1), jnp.minimum(jnp.floor(columns), width - 1)
     down, right = (rows - top)[..., None], (columns - left)[..., None]
     i, j = top.astype(jnp.int32) + 1, left.astype(jnp.int32) + 1
@@ -242,38 +266,6 @@ def cutout(image: Array, row: Array | int, column: Array | int, size: int, fill:
     j = jnp.arange(image.shape[1], dtype=jnp.int32)[None] - (column - size // 2)
     inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
     return jnp.where(inside[..., None], fill.astype(image.dtype)[None, None], image)
-
-
-def mixup_share(key: Array, alpha: Array | float) -> Array:
-    """Returns the weight of an example when it is mixed with its partner (Zhang et al. 2018, arXiv:1710.09412): float32.
-
-    This is max(w, 1 - w) for w from Beta(alpha, alpha). Every example is also the partner of another one, so the smaller weight
-    would only swap the two; this way an example's own label keeps the larger weight.
-    """
-    # At 1e-30 the weight is already 0 or 1; 1e-39 would underflow to NaN.
-    alpha = jnp.maximum(jnp.asarray(alpha, jnp.float32), 1e-30)
-    share = jax.random.beta(key, alpha, alpha, (), jnp.float32)
-    return jnp.maximum(share, 1 - share)
-
-
-def mixup_shift(key: Array, batch: int) -> Array:
-    """Returns the shift, int32, so that position p is mixed with (p + shift) % batch: 1 to batch - 1, or 0 in a batch of one."""
-    return jax.random.randint(key, (), 1, batch, jnp.int32) if batch > 1 else jnp.int32(0)
-
-
-def principal_components(covariance: np.ndarray) -> np.ndarray:
-    """Returns the components for `shift_colors`, float64, from the covariance of the training pixels / 255.
-
-    Both are `[channels, channels]`. Columns are eigenvectors times the square roots of their eigenvalues, the largest first. The
-    sign, which is arbitrary, is chosen so that the largest entry is positive; of entries that are about as large the first
-    decides, since otherwise rounding would choose among them.
-    """
-    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    sizes = np.abs(vectors)
-    largest = np.argmax(sizes > 0.999 * sizes.max(0), axis=0)
-    signs = np.sign(vectors[largest, np.arange(len(values))])
-    return vectors * signs * np.sqrt(values)
 
 
 def _luma(image: Array) -> Array:

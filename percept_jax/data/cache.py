@@ -16,7 +16,7 @@ from percept_jax.data import images
 from percept_jax.data.bad_records import check, reason, summary
 from percept_jax.data.images import decode, resize
 from percept_jax.data.readers.base import Reader, ReaderConfig
-from percept_jax.data.spec import Dataset, DatasetSpec
+from percept_jax.data.spec import Dataset, DatasetSpec, Size
 from percept_jax.errors import StorageError
 
 # Examples that are read at a time.
@@ -52,18 +52,18 @@ class _Examples(NamedTuple):
 def load(
     reader: Reader,
     spec: DatasetSpec,
-    image_size: int,
+    image_size: Size,
     config: ReaderConfig,
     folder: Path,
     checksum: str = "",
     note: Callable[[str], None] | None = None,
 ) -> Dataset:
-    """Returns the splits that `spec` names, with images resized to `image_size` pixels a side, from the cache if possible.
+    """Returns the splits that `spec` names, with images resized to `image_size`, from the cache if possible.
 
     Args:
         reader: the reader of the data set.
         spec: the data set's spec, with its roles.
-        image_size: pixels a side; ignored for sequences and points.
+        image_size: height and width; ignored for sequences and points.
         config: how many bad examples may be skipped, and whether the cache is rebuilt.
         folder: the folder of the caches.
         checksum: of the data set's content; empty if it is not known.
@@ -76,7 +76,7 @@ def load(
         found = _read(reader, spec, image_size)
     else:
         made_from = _MadeFrom(_stamp(reader), checksum)
-        path = folder / f"{reader.cache_name}-{'-'.join(spec.splits)}-{image_size}.safetensors"
+        path = folder / f"{reader.cache_name}-{'-'.join(spec.splits)}-{_suffix(image_size)}.safetensors"
         kept = None if config.fresh_cache else _kept(path, made_from, spec)
         found = kept or _read(reader, spec, image_size)
         total = len(next(iter(found.columns.values()))) + len(found.bad)
@@ -88,14 +88,18 @@ def load(
     return Dataset(spec, found.columns)
 
 
-def _read(reader: Reader, spec: DatasetSpec, image_size: int) -> _Examples:
+def _suffix(size: Size) -> str:
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def _read(reader: Reader, spec: DatasetSpec, image_size: Size) -> _Examples:
     """Reads the splits of `spec`, one after the other; images are decoded and resized, and bad ones are left out."""
     sources = {split: reader.source(split) for split in spec.splits}
     if spec.kind != "images":
         blocks = [source.read(range(len(source))) for source in sources.values()]
         return _Examples({name: np.concatenate([block[name] for block in blocks]) for name in spec.features}, [])
     count, channels = sum(map(len, sources.values())), spec.shape[-1]
-    pixels, bad = np.empty((count, image_size, image_size, channels), np.uint8), []
+    pixels, bad = np.empty((count, *image_size, channels), np.uint8), []
     others: dict[str, list[Any]] = {name: [] for name in spec.features if name != "image"}
     done = 0
     for source in sources.values():
@@ -103,7 +107,7 @@ def _read(reader: Reader, spec: DatasetSpec, image_size: int) -> _Examples:
             block = source.read(range(first, min(first + BLOCK, len(source))))
             for i, encoded in enumerate(block["image"]):
                 try:
-                    image = resize(_decoded(encoded, channels), image_size, image_size)
+                    image = resize(_decoded(encoded, channels), *image_size)
                     _check_label(block["label"][i], spec.classes)
                 except (OSError, ValueError, MemoryError) as error:
                     bad.append(f"{source.where(first + i)}: {reason(error)}")

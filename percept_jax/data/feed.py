@@ -38,6 +38,8 @@ def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> 
     """Returns the shapes and dtypes of a data set on a device; `shape` is that of one input, `real` the float dtype."""
     count, array = sum(spec.splits.values()), jax.ShapeDtypeStruct
     shapes = {name: tuple(feature.shape) for name, feature in spec.features.items()} | {spec.input: shape}
+    # A mask has the size of the image.
+    shapes |= {"mask": shape[:2]} if "mask" in shapes else {}
     numbers = array((0,) if spec.words else shape[-1:], real)
     targets = array(shapes["target"][-1:] if "target" in shapes else (0,), real)
     return Data(

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from percept_jax.data.augment import principal_components
 from percept_jax.data.feed import Data
 from percept_jax.data.images import resize
-from percept_jax.data.spec import Dataset, Feature, Kind
+from percept_jax.data.spec import Dataset, Feature, Kind, Size
 from percept_jax.errors import UsageError
 
 # Means and standard deviations of red, green and blue in [0, 1], with which most of torchvision's weights were trained.
@@ -19,8 +18,8 @@ class Preprocessing(NamedTuple):
     """How an example becomes a model's input, `(pixels - mean) * inv_std`, and the names of its outputs; JSON-serializable.
 
     Attributes:
-        features, input, kind, words, classes: those of the data set, see `DatasetSpec`.
-        image_size: pixels a side to which images are resized, before they may be cropped for the model; 0 for sequences.
+        features, input, kind, words, classes, mask_classes: those of the data set, see `DatasetSpec`.
+        image_size: height and width to which images are resized, before they may be cropped for the model; (0, 0) for sequences.
         mean, inv_std: one number for each channel or feature; empty for tokens.
         components: `[channels, channels]`, columns are the principal components of the colors in [0, 1].
         target_mean, target_inv_std: one number for each feature of real-valued targets, which are normalized like inputs.
@@ -29,7 +28,7 @@ class Preprocessing(NamedTuple):
     features: Mapping[str, Feature]
     input: str
     kind: Kind
-    image_size: int
+    image_size: Size
     classes: Sequence[str]
     words: Sequence[str] = ()
     mean: Sequence[float] = ()
@@ -37,6 +36,7 @@ class Preprocessing(NamedTuple):
     components: Sequence[Sequence[float]] = ()
     target_mean: Sequence[float] = ()
     target_inv_std: Sequence[float] = ()
+    mask_classes: Sequence[str] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class Preprocessing(NamedTuple):
             return padded, lengths
         height, width, _ = self.shape
         stored = (resize(image, height, width) if height else image for image in examples)
-        return np.stack([resize(image, self.image_size, self.image_size) for image in stored]), None
+        return np.stack([resize(image, *self.image_size) for image in stored]), None
 
 
 def _fits_float32(array: np.ndarray) -> bool:
@@ -91,7 +91,8 @@ def _fits_float32(array: np.ndarray) -> bool:
 def read(record: Mapping[str, Any]) -> Preprocessing:
     """Returns the preprocessing that a checkpoint's header records. Raises TypeError or ValueError if the record is invalid."""
     features = {name: Feature(tuple(shape), dtype) for name, (shape, dtype) in record["features"].items()}
-    return Preprocessing(**{**record, "features": features})
+    height, width = record["image_size"]
+    return Preprocessing(**{**record, "features": features, "image_size": (height, width)})
 
 
 def fit(normalize: str, dataset: Dataset) -> Preprocessing:
@@ -101,8 +102,8 @@ def fit(normalize: str, dataset: Dataset) -> Preprocessing:
     """
     spec, examples = dataset.spec, dataset.examples
     train = np.sort(spec.roles["train"])
-    size = dataset.inputs.shape[1] if spec.kind in ("images", "points") else 0
-    found = Preprocessing(spec.features, spec.input, spec.kind, size, spec.classes, spec.words)
+    size = dataset.inputs.shape[1:3] if spec.kind in ("images", "points") else (0, 0)
+    found = Preprocessing(spec.features, spec.input, spec.kind, size, spec.classes, spec.words, mask_classes=spec.mask_classes)
     if "target" in examples:
         targets = examples["target"][train].reshape(-1, examples["target"].shape[-1])
         mean, deviation = _statistics(targets[~np.isnan(targets).any(1)], normalize)[:2]
@@ -147,3 +148,18 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         products += pixels.T @ pixels
     mean = total / count
     return origin + mean, products / count - np.outer(mean, mean)
+
+
+def principal_components(covariance: np.ndarray) -> np.ndarray:
+    """Returns the components for `shift_colors`, float64, from the covariance of the training pixels / 255.
+
+    Both are `[channels, channels]`. Columns are eigenvectors times the square roots of their eigenvalues, the largest first. The
+    sign, which is arbitrary, is chosen so that the largest entry is positive; of entries that are about as large the first
+    decides, since otherwise rounding would choose among them.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    sizes = np.abs(vectors)
+    largest = np.argmax(sizes > 0.999 * sizes.max(0), axis=0)
+    signs = np.sign(vectors[largest, np.arange(len(values))])
+    return vectors * signs * np.sqrt(values)

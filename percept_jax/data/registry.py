@@ -21,7 +21,7 @@ from percept_jax.data.readers.base import Reader, ReaderConfig
 from percept_jax.data.readers.image_folder import ImageFolder
 from percept_jax.data.readers.sequence_files import SequenceFile
 from percept_jax.data.readers.tfds import TfdsFolder
-from percept_jax.data.spec import Dataset, DatasetSpec, image_spec
+from percept_jax.data.spec import Dataset, DatasetSpec, Size, image_spec
 from percept_jax.errors import DataError, UsageError
 from percept_jax.paths import user_path
 from percept_jax.validation import unknown
@@ -80,9 +80,9 @@ def describe(name: str, data_dir: Path, absent_too: bool = False, config: Reader
 
 
 def load(
-    name: str, data_dir: Path, spec: DatasetSpec, image_size: int, config: ReaderConfig | None = None, note: Note = None
+    name: str, data_dir: Path, spec: DatasetSpec, image_size: Size, config: ReaderConfig | None = None, note: Note = None
 ) -> Dataset:
-    """Returns the splits of a data set that `spec` names; images are resized to `image_size` pixels a side.
+    """Returns the splits of a data set that `spec` names; images are resized to `image_size`, height and width.
 
     Raises UsageError like `describe`; DataError for examples that cannot be read, see `cache.load`, or whose number differs from
     that in `spec`; StorageError if a folder cannot be written.
@@ -134,7 +134,7 @@ def open_reader(name: str, data_dir: Path, config: ReaderConfig, note: Note = No
 
 def _digits(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images and labels of all splits of the digits."""
-    examples = load("digits", data_dir, DIGITS.select(), 8).examples
+    examples = load("digits", data_dir, DIGITS.select(), (8, 8)).examples
     return examples["image"], examples["label"]
 
 

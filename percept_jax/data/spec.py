@@ -11,6 +11,10 @@ from percept_jax.data.splits import choose
 from percept_jax.errors import UsageError
 from percept_jax.knobs import knob
 
+# The value of a mask's pixels that count for nothing.
+VOID = 255
+# The height and width of images, in pixels.
+Size = tuple[int, int]
 Kind = Literal["images", "points", "values", "tokens", "words", "text"]
 
 
@@ -33,14 +37,16 @@ class DatasetSpec(NamedTuple):
         features: the features of an example, by name. The input is "image" `[height, width, channels]`, "point"
             `[1, 1, features]`, "series" `[time, features]` or "tokens" `[time]`. The target is "label", one for each example or
             each time step, -1 if there is none; or "target", values for each example or each time step, NaN if there is none.
-            Sequences have a "length".
-        classes: a name for each label; empty if there are no labels.
+            Sequences have a "length". An image may have "boxes" `[boxes, (ymin, xmin, ymax, xmax)]` in fractions of its sides,
+            with "classes" `[boxes]`, -1 behind the last one; and a "mask" `[height, width]`, the class of each pixel or VOID.
+        classes: a name for each label of an example or of its boxes; empty if there are no labels.
         splits: the number of examples of each of its own splits, in the order in which they are stored.
         version: of the TFDS folder; empty if there is none.
         input: the name of the feature that a model takes as input.
         kind: the kind of that feature: an image of bytes, a point, or a sequence of values, of tokens that are numbers, of words,
             or of the characters of a text, where each is to be predicted from those before it.
         words: the word that each token stands for.
+        mask_classes: a name for each value of a mask.
         roles: the indices of the train, validation and test examples, once they are chosen.
     """
 
@@ -51,6 +57,7 @@ class DatasetSpec(NamedTuple):
     input: str = "image"
     kind: Kind = "images"
     words: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
     roles: Mapping[str, np.ndarray] = {}
 
     @property
@@ -90,12 +97,18 @@ class DataConfig:
         "", "static", "data", "examples that select the best step; empty: validation, else held out of train"
     )
     test_split: str = knob("", "static", "data", "examples to report on; empty: test, else held out of train")
-    image_size: int = knob(0, "static", "data", "pixels a side of the model's input; 0: the model's usual size", "[0, 4096]")
-    stored_size: int = knob(
+    image_size: int | tuple[int, ...] = knob(
         0,
         "static",
         "data",
-        "pixels a side before images are cropped: at random in training, else the center; 0: no crop",
+        "pixels a side of the model's input, or its height and width, such as 180,240; 0: the model's usual size",
+        "[0, 4096]",
+    )
+    stored_size: int | tuple[int, ...] = knob(
+        0,
+        "static",
+        "data",
+        "pixels a side, or height and width, before images are cropped: at random in training, else the center; 0: no crop",
         "[0, 4096]",
     )
     normalize: Literal["standard", "unit", "none", "imagenet"] = knob(
@@ -105,6 +118,20 @@ class DataConfig:
         "inputs: zero mean and unit variance per channel over the training split; pixels from 0 to 1; unchanged; "
         "or ImageNet's means and deviations, as torchvision's weights need it (except GoogLeNet's)",
     )
+
+
+def size_of(value: int | tuple[int, ...], flag: str) -> Size | None:
+    """Returns the height and width that the value of a flag means; None for 0. Raises UsageError if they are not two."""
+    if isinstance(value, int):
+        return (value, value) if value else None
+    if len(value) != 2 or 0 in value:
+        raise UsageError(f"{','.join(map(str, value))} is not a number of pixels a side, nor a height and a width", flag)
+    return value[0], value[1]
+
+
+def pixels(size: Size) -> str:
+    """Returns a size for messages: "32 pixels a side", or "180x240 pixels" with the height first."""
+    return f"{size[0]} pixels a side" if size[0] == size[1] else f"{size[0]}x{size[1]} pixels"
 
 
 def image_spec(shape: tuple[int, int, int], classes: tuple[str, ...], splits: dict[str, int], version: str = "") -> DatasetSpec:
@@ -118,7 +145,7 @@ class Dataset(NamedTuple):
     Attributes:
         spec: the data set's spec, with its roles.
         examples: the features of all examples, split by split, each an array `[examples, ...]`. Images are resized to
-            `[examples, size, size, channels]`, sequences padded with 0 to the longest one.
+            `[examples, height, width, channels]`, sequences padded with 0 to the longest one.
     """
 
     spec: DatasetSpec

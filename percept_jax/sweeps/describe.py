@@ -56,7 +56,7 @@ def _estimate(sweep: Sweep, experiment: Experiment, left: list[str]) -> tuple[in
     preflight, options = sweep.preflight(experiment), sweep.options
     with jax.enable_x64(experiment.dtype == "float64"):
         size, shape = preflight.stored_size, preflight.shape
-        shape = (size, size, shape[-1]) if preflight.spec.kind == "images" else shape
+        shape = (*size, shape[-1]) if preflight.spec.kind == "images" else shape
         whole = feed.abstract_data(preflight.spec, shape, experiment.real_dtype)
         small = whole._replace(features={name: _first(column) for name, column in whole.features.items()})
         subject = pack_width.Subject(experiment, preflight.spec, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), small))

@@ -40,6 +40,11 @@ class Spec(Protocol):
         ...
 
     @property
+    def mask_classes(self) -> Sequence[str]:
+        """A name for each value of a mask; empty if there are no masks."""
+        ...
+
+    @property
     def words(self) -> Sequence[str]:
         """The word that each input token stands for; empty if inputs are not tokens."""
         ...

@@ -13,7 +13,7 @@ from percept_jax import knobs, models
 from percept_jax.data import registry
 from percept_jax.data.augment import AugmentationConfig
 from percept_jax.data.readers.base import ReaderConfig
-from percept_jax.data.spec import Dataset, DatasetSpec
+from percept_jax.data.spec import Dataset, DatasetSpec, Size, pixels, size_of
 from percept_jax.errors import UsageError
 from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.models.recurrent import EncoderDecoder
@@ -32,14 +32,14 @@ class Preflight(NamedTuple):
         experiment: the experiment.
         spec: the description of its data set.
         shape: the shape of one input of its model.
-        stored_size: pixels a side of the stored images.
+        stored_size: height and width of the stored images; (0, 0) for sequences.
         notes: warnings for the user, one line each.
     """
 
     experiment: Experiment
     spec: DatasetSpec
     shape: tuple[int, ...]
-    stored_size: int
+    stored_size: Size
     notes: tuple[str, ...] = ()
 
     @property
@@ -129,7 +129,7 @@ def describe_data(experiment: Experiment, folder: Path, absent_too: bool = False
 
 
 def load_data(
-    experiment: Experiment, folder: Path, spec: DatasetSpec, image_size: int, note: Callable[[str], None] | None = None
+    experiment: Experiment, folder: Path, spec: DatasetSpec, image_size: Size, note: Callable[[str], None] | None = None
 ) -> Dataset:
     """Returns the examples of an experiment's data set; calls `note` with what is skipped. Raises as `registry.load` does."""
     return registry.load(experiment.dataset, folder, spec, image_size, reader_config(experiment), note)
@@ -157,22 +157,23 @@ def default_name(experiment: Experiment) -> str:
     return f"{registry.short_name(experiment.dataset)}_{experiment.model}"
 
 
-def image_size(experiment: Experiment, spec: DatasetSpec) -> int:
-    """Returns the pixels a side of a model's images: --image_size, else the model's own size, else the data set's.
+def image_size(experiment: Experiment, spec: DatasetSpec) -> Size:
+    """Returns the height and width of a model's images: --image_size, else the model's own size, else the data set's.
 
-    Returns 1 for points and 0 for sequences. Raises UsageError if no size is known, or if a flag or the model does not fit the
-    kind of data.
+    Returns (1, 1) for points and (0, 0) for sequences. Raises UsageError if no size is known, or if a flag or the model does not
+    fit the kind of data.
     """
     model_size = models.wanted_image_size(experiment.model, experiment.knobs)
     _check_task(experiment, spec)
     if spec.kind == "images":
         _check_colors(experiment, spec)
-        size = experiment.image_size or model_size or max(spec.shape[:2])
-        if not size:
+        own = model_size or max(spec.shape[:2])
+        size = size_of(experiment.image_size, "image_size") or (own, own)
+        if not all(size):
             raise UsageError(f"{experiment.dataset} has images of several sizes: set the size to resize them to", "image_size")
         for flag in ("random_crop", "cutout"):
-            if getattr(experiment, flag) > size:
-                raise UsageError(f"{getattr(experiment, flag)} pixels are more than the {size} pixels a side of the image", flag)
+            if getattr(experiment, flag) > min(size):
+                raise UsageError(f"{getattr(experiment, flag)} pixels are more than the {pixels(size)} of the image", flag)
         return size
     kind = "points" if spec.kind == "points" else "sequences"
     for flag in ("image_size", "stored_size", *knobs.names(AugmentationConfig)):
@@ -184,7 +185,7 @@ def image_size(experiment: Experiment, spec: DatasetSpec) -> int:
         raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has sequences; choose lstm or gru", "model")
     if kind == "points" and model_size:
         raise UsageError(f"{experiment.model} takes images, {experiment.dataset} has points; choose linear or mlp", "model")
-    return int(kind == "points")
+    return (1, 1) if kind == "points" else (0, 0)
 
 
 def _check_task(experiment: Experiment, spec: DatasetSpec) -> None:
@@ -213,21 +214,22 @@ def _check_colors(experiment: Experiment, spec: DatasetSpec) -> None:
         raise UsageError(f"{experiment.dataset} has {channels} channels, not red, green and blue", refused[0])
 
 
-def stored_size(experiment: Experiment, size: int) -> int:
-    """Returns the pixels a side of the stored images. Raises UsageError if they are smaller than the model's `size`."""
+def stored_size(experiment: Experiment, size: Size) -> Size:
+    """Returns the height and width of the stored images. Raises UsageError if they are smaller than the model's `size`."""
     if experiment.stored_size and not (experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)):
         raise UsageError(f"{experiment.model} takes images of any size: give the crops' size as --image_size", "stored_size")
-    if 0 < experiment.stored_size < size:
-        raise UsageError(f"images of {experiment.stored_size} pixels a side cannot be cropped to {size}", "stored_size")
-    return experiment.stored_size or size
+    stored = size_of(experiment.stored_size, "stored_size") or size
+    if stored[0] < size[0] or stored[1] < size[1]:
+        raise UsageError(f"images of {pixels(stored)} cannot be cropped to {pixels(size)}", "stored_size")
+    return stored
 
 
-def model_shape(experiment: Experiment, spec: DatasetSpec, size: int) -> tuple[int, ...]:
+def model_shape(experiment: Experiment, spec: DatasetSpec, size: Size) -> tuple[int, ...]:
     """Returns the shape of one input of a model: an image resized to `size`, or a point or sequence of the data set.
 
     Raises UsageError if the model cannot take it, or if its outputs do not have the shape of the data set's targets.
     """
-    shape = (size, size, spec.shape[-1]) if spec.kind == "images" else spec.shape
+    shape = (*size, spec.shape[-1]) if spec.kind == "images" else spec.shape
     model, values = experiment.model, experiment.knobs
     if not models.takes_sequences(models.module_class(model)):
         check_fits(model, values, shape, task_of(spec).outputs(spec).num_classes)
@@ -251,7 +253,8 @@ def model_shape(experiment: Experiment, spec: DatasetSpec, size: int) -> tuple[i
 def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...], num_classes: int) -> None:
     """Raises UsageError if a model that was made for another image size cannot take `image_shape`."""
     model_size = models.wanted_image_size(name, values)
-    if not values and (image_shape[0] == model_size or not model_size):
+    size = image_shape[0], image_shape[1]
+    if not values and (size == (model_size, model_size) or not model_size):
         # An error here is a bug in the model's code, and its own traceback is more helpful than a message.
         return
     module = models.build(name, num_classes=num_classes, **values)
@@ -262,5 +265,5 @@ def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...
     except Exception:
         fits = False
     if not fits:
-        hint = f"it takes {model_size}" if image_shape[0] != model_size else "at least not with these settings of the model"
-        raise UsageError(f"{name} cannot take images of {image_shape[0]} pixels a side; {hint}", "image_size")
+        hint = f"it takes {model_size}" if size != (model_size, model_size) else "at least not with these settings of the model"
+        raise UsageError(f"{name} cannot take images of {pixels(size)}; {hint}", "image_size")

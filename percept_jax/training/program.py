@@ -13,6 +13,7 @@ from jax import Array
 
 from percept_jax import knobs, models
 from percept_jax.data.augment import AugmentationConfig
+from percept_jax.data.spec import Size, size_of
 from percept_jax.experiment import KNOBS, Experiment
 from percept_jax.tasks import task_of
 from percept_jax.tasks.base import Outputs, Spec, Task
@@ -48,7 +49,7 @@ class Program(NamedTuple):
     ema_decay: float
     dtype: jnp.dtype
     augmentation: AugmentationConfig
-    crop: int
+    crop: Size | None
     freeze: str
 
     @property
@@ -77,9 +78,10 @@ def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = Non
     )
 
 
-def _crop(experiment: Experiment) -> int:
-    size = experiment.image_size or models.wanted_image_size(experiment.model, experiment.knobs)
-    return size if experiment.stored_size else 0
+def _crop(experiment: Experiment) -> Size | None:
+    own = models.wanted_image_size(experiment.model, experiment.knobs)
+    size = size_of(experiment.image_size, "image_size") or (own, own)
+    return size if experiment.stored_size else None
 
 
 def program_key(experiment: Experiment, steps: int) -> str:

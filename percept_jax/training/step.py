@@ -42,7 +42,7 @@ def init_state(hparams: HParams, shape: tuple[int, ...], *, program: Program) ->
     Initial values are always drawn in float32.
     """
     key, _ = _keys(hparams)
-    shape = (program.crop, program.crop, shape[-1]) if program.crop else shape
+    shape = (*program.crop, shape[-1]) if program.crop else shape
     variables = program.module.init(key, jnp.zeros((1, *shape), jnp.int32 if program.outputs.vocabulary else jnp.float32))
     variables = jax.tree.map(lambda x: x.astype(program.param_dtype), variables)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})

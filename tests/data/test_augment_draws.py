@@ -11,6 +11,7 @@ from helpers.augment import DTYPES, TOLERANCE, arithmetic, cut, luma, some_image
 from scipy import stats
 
 from percept_jax.data import augment as module
+from percept_jax.data import mixup, preprocess
 from percept_jax.data.augment import STREAMS, AugmentationConfig, augment
 
 pytestmark = pytest.mark.strict_dtypes
@@ -226,7 +227,7 @@ def test_pixels_stay_between_zero_and_one_at_the_strongest():
 
 
 def test_mixup_shares_are_the_larger_part_of_a_beta_share():
-    sample, found = jax.jit(jax.vmap(module.mixup_share, (0, None))), {}
+    sample, found = jax.jit(jax.vmap(mixup.mixup_share, (0, None))), {}
     for dtype in TOLERANCE:
         with arithmetic(dtype):
             alphas = (0.2, 1.0, 8.0, 1e-44, 1e-30, 1e20, 3e38)
@@ -246,7 +247,7 @@ def test_mixup_shares_are_the_larger_part_of_a_beta_share():
 
 def test_mixup_partners_are_never_the_example_itself_where_there_is_another():
     with jax.numpy_dtype_promotion("strict"):
-        shifts = {n: np.asarray(jax.vmap(lambda key, n=n: module.mixup_shift(key, n))(some_keys(2000))) for n in (1, 2, 6)}
+        shifts = {n: np.asarray(jax.vmap(lambda key, n=n: mixup.mixup_shift(key, n))(some_keys(2000))) for n in (1, 2, 6)}
     assert is_even(shifts[6], range(1, 6))
     assert set(shifts[2]) == {1}
     assert set(shifts[1]) == {0}
@@ -258,7 +259,7 @@ def test_principal_components_are_those_of_the_pixels():
         np.random.default_rng(0).normal(size=(500, 3)) @ np.diag([0.01, 0.2, 0.05]) @ np.array([[2, 1, 0], [1, 1, 1], [0, 1, 3]])
     )
     covariance = np.cov(pixels.T)
-    components = module.principal_components(covariance)
+    components = preprocess.principal_components(covariance)
     assert components.dtype == np.float64
     np.testing.assert_allclose(components @ components.T, covariance, rtol=1e-9)  # alphas of variance 1 give the pixels' own
     sizes = np.linalg.norm(components, axis=0)
@@ -270,9 +271,9 @@ def test_principal_components_are_those_of_the_pixels():
 
 
 def test_principal_components_of_gray_pixels_and_of_one_channel():
-    gray = module.principal_components(np.full((3, 3), 0.09))
+    gray = preprocess.principal_components(np.full((3, 3), 0.09))
     np.testing.assert_allclose(gray, np.stack([np.full(3, 0.3), np.zeros(3), np.zeros(3)], 1), atol=1e-8)
-    np.testing.assert_allclose(module.principal_components(np.array([[0.04]])), [[0.2]])
+    np.testing.assert_allclose(preprocess.principal_components(np.array([[0.04]])), [[0.2]])
 
 
 def test_rounding_does_not_choose_the_sign_of_a_principal_component():
@@ -280,7 +281,7 @@ def test_rounding_does_not_choose_the_sign_of_a_principal_component():
     covariance = 0.3 * np.outer(apart, apart) + 0.1 * np.outer([0, 0, 1], [0, 0, 1])
     for seed in range(20):
         noise = np.random.default_rng(seed).normal(size=(3, 3)) * 1e-12
-        components = module.principal_components(covariance + noise + noise.T)
+        components = preprocess.principal_components(covariance + noise + noise.T)
         np.testing.assert_allclose(components[:, 0], np.sqrt(0.3) * apart, atol=1e-9)
 
 
@@ -300,12 +301,12 @@ def test_a_box_keeps_its_share_and_its_shape_inside_the_image():
 
 def test_a_resized_crop_is_the_box_resized():
     image = jnp.asarray(np.random.default_rng(0).random((8, 12, 3)))
-    whole = module.resized_crop(image[:, :8], 0.0, 0.0, 1.0, 1.0, 8)
+    whole = module.resized_crop(image[:, :8], 0.0, 0.0, 1.0, 1.0, (8, 8))
     np.testing.assert_allclose(whole, image[:, :8], atol=1e-6)
-    part = module.resized_crop(image, 0.5, 0.25, 0.5, 1 / 3, 4)
+    part = module.resized_crop(image, 0.5, 0.25, 0.5, 1 / 3, (4, 4))
     np.testing.assert_allclose(part, image[4:8, 3:7], atol=1e-6)
     ramp = jnp.broadcast_to(jnp.linspace(0, 1, 16)[:, None, None], (16, 16, 1))
-    half = np.asarray(module.resized_crop(ramp, 0.25, 0.0, 0.5, 1.0, 4))[:, :, 0]
+    half = np.asarray(module.resized_crop(ramp, 0.25, 0.0, 0.5, 1.0, (4, 4)))[:, :, 0]
     np.testing.assert_allclose(half[1:3], np.asarray(ramp)[4:12, :4, 0].reshape(4, 2, 4).mean(1)[1:3], atol=1e-6)
     assert (np.diff(half, axis=0) > 0).all()
 
@@ -314,7 +315,7 @@ def test_a_crop_of_a_larger_image_is_one_of_its_windows():
     image = jnp.arange(36.0).reshape(6, 6, 1) / 36
     corners = set()
     for key in jax.random.split(jax.random.key(0), 200):
-        seen = module.augment(key, {"image": image}, jnp.zeros((1, 1)), jnp.zeros(1), module.AugmentationConfig(), size=4)[
+        seen = module.augment(key, {"image": image}, jnp.zeros((1, 1)), jnp.zeros(1), module.AugmentationConfig(), size=(4, 4))[
             "image"
         ]
         corner = divmod(round(float(seen[0, 0, 0]) * 36), 6)

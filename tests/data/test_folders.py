@@ -299,7 +299,7 @@ def test_all_bad_images_are_listed_at_once(tmp_path):
             path.unlink()
     info = described(tmp_path / "set").select()  # headers alone do not show it
     with pytest.raises(DataError, match=r"^4 of 24 images cannot be read: .*; .*; .*; [^;]*$"):
-        registry.load(f"folder:{tmp_path / 'set'}", tmp_path, info, 4)
+        registry.load(f"folder:{tmp_path / 'set'}", tmp_path, info, (4, 4))
 
 
 def test_bad_images_are_skipped_and_the_rest_is_as_without_them(small, tmp_path, capsys):
@@ -312,7 +312,7 @@ def test_bad_images_are_skipped_and_the_rest_is_as_without_them(small, tmp_path,
     for place in (clean, root, root):  # and out of the cache
         name = f"folder:{place}"
         info = registry.describe(name, tmp_path, config=skipping).select()
-        found[place] = registry.load(name, tmp_path, info, 4, skipping, notes.append)
+        found[place] = registry.load(name, tmp_path, info, (4, 4), skipping, notes.append)
     assert len(notes) == 2
     assert notes[0] == notes[1]
     assert notes[0].startswith("skipped, as --max_bad_records allows: 12 of 32 images cannot be read: ")
@@ -352,16 +352,16 @@ def test_what_changed_unseen_is_read_again(large, tmp_path, capsys, monkeypatch)
         return json.loads(capsys.readouterr().out.splitlines()[-1])["test"]["loss"]
 
     first = loss("first")
-    registry.load(f"folder:{root}", tmp_path, described(root).select(), 4)  # keeps it without a checksum
+    registry.load(f"folder:{root}", tmp_path, described(root).select(), (4, 4))  # keeps it without a checksum
     for path in root.glob("*/*.png"):
         status = path.stat()
         content = path.read_bytes()
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path, compress_level=0)
         assert path.stat().st_size == len(content)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    stale = registry.load(f"folder:{root}", tmp_path, described(root).select(), 4).inputs
+    stale = registry.load(f"folder:{root}", tmp_path, described(root).select(), (4, 4)).inputs
     assert (loss("second") == first) == (large == 0)
     assert loss("third", "--fresh_cache") != first
     assert loss("fourth") != first  # what was kept is what was read last
-    fresh = registry.load(f"folder:{root}", tmp_path, described(root).select(), 4, ReaderConfig(fresh_cache=True)).inputs
+    fresh = registry.load(f"folder:{root}", tmp_path, described(root).select(), (4, 4), ReaderConfig(fresh_cache=True)).inputs
     np.testing.assert_array_equal(stale, 255 - fresh)

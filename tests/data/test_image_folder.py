@@ -207,7 +207,7 @@ def test_a_folder_that_others_prepared_is_read(tmp_path):
     info = registry.describe("cifar10_jpeg", there).select("train[:99%]", "train[99%:]", "test")
     assert (info.shape, len(info.classes)) == ((32, 32, 3), 10)
     reader = tfds_folders.TfdsFolder(there / "cifar10_jpeg" / "1.0.0", there, ReaderConfig())
-    examples = cache.load(reader, info._replace(splits={"test": 10_000}), 32, ReaderConfig(), tmp_path).examples
+    examples = cache.load(reader, info._replace(splits={"test": 10_000}), (32, 32), ReaderConfig(), tmp_path).examples
     images, labels = examples["image"], examples["label"]
     assert images.shape == (10_000, 32, 32, 3)
     assert np.bincount(labels).tolist() == [1000] * 10

@@ -62,7 +62,7 @@ def test_prepare_then_train_on_a_tfds_folder_of_either_format(authors_files, tmp
     assert main(["prepare", "mnist", f"--from={authors_files}", f"--data_dir={data_dir}", f"--file_format={file_format}"]) == 0
     assert main(flags) == 0, capsys.readouterr().err
     info = registry.describe("mnist", data_dir).select("train[:30]", "train[30:]", "test")
-    dataset = registry.load("mnist", data_dir, info, 28)
+    dataset = registry.load("mnist", data_dir, info, (28, 28))
     rows = {image.tobytes() + bytes([label]) for image, label in pairs(dataset)}
     assert rows == {
         image.tobytes() + bytes([label])
@@ -162,7 +162,7 @@ def test_cifar100_has_two_labels_and_trains_on_the_fine_one(tmp_path):
         patch.setattr(prepare, "remote_files", lambda name: {theirs.name: prepare.Remote(theirs.as_uri(), 0, digest)})
         prepare.prepare("cifar100", tmp_path / "data", tmp_path)
     info = registry.describe("cifar100", tmp_path / "data")
-    dataset = registry.load("cifar100", tmp_path / "data", info.select("train[:20]", "train[20:]", "test"), 32)
+    dataset = registry.load("cifar100", tmp_path / "data", info.select("train[:20]", "train[20:]", "test"), (32, 32))
     wanted = {image.tobytes() + bytes([label[1]]) for part in made.values() for image, label in zip(*part, strict=True)}
     assert {image.tobytes() + bytes([label]) for image, label in pairs(dataset)} == wanted
     assert info.classes[3] == "kind 3"
@@ -234,7 +234,7 @@ def test_bad_records_are_listed_or_skipped(authors_files, tmp_path, capsys):
     for _ in range(2):  # and out of the cache
         info = registry.describe("mnist", tmp_path, config=skipping)
         assert info.splits == {"test": 15, "train": 38}
-        found = registry.load("mnist", tmp_path, info.select(), 28, skipping, notes.append)
+        found = registry.load("mnist", tmp_path, info.select(), (28, 28), skipping, notes.append)
         np.testing.assert_array_equal(found.inputs, np.delete(whole.inputs, (3, 7), 0))
         np.testing.assert_array_equal(found.examples["label"], np.delete(whole.examples["label"], (3, 7), 0))
     assert len(notes) == 2

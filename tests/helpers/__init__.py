@@ -13,8 +13,8 @@ from percept_jax.data.readers.base import ReaderConfig
 
 
 def load(name, folder, size):
-    """A data set with its own splits."""
-    return registry.load(name, folder, registry.describe(name, folder).select(), size)
+    """A data set with its own splits; images have `size` pixels a side."""
+    return registry.load(name, folder, registry.describe(name, folder).select(), (size, size))
 
 
 def pairs(dataset, index=slice(None)):
@@ -26,7 +26,7 @@ def read_all(name, folder, size=0, **config):
     """All splits of a data set, as its reader gives them: no role is chosen yet."""
     config = ReaderConfig(**config)
     reader = registry.open_reader(name, folder, config)
-    return cache.load(reader, reader.describe(), size, config, folder / "cache")
+    return cache.load(reader, reader.describe(), (size, size), config, folder / "cache")
 
 
 ROOT = Path(__file__).parent.parent.parent

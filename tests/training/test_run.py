@@ -325,3 +325,13 @@ def test_ordinary_python_values_are_understood(small):
 def test_a_name_is_no_path(small):
     with pytest.raises(UsageError, match="cannot be the name of a folder"):
         train(dataclasses.replace(small, run_dir=""), name="../elsewhere")
+
+
+def test_images_may_be_higher_than_wide(small):
+    """Trained, restored from its flags and predicted at the height and width of the flag."""
+    run = train(dataclasses.replace(small, image_size=(10, 6)))
+    assert run.variables["params"]["Dense_0"]["kernel"].shape == (60, 16)
+    assert run.predict([np.zeros((8, 8), np.uint8)]).labels.shape == (1,)
+    assert "--image_size=10,6" in (run.path / "run.flags").read_text()
+    assert main([str(run.path / "run.flags"), f"--run_dir={run.path}"]) == 0
+    assert load(run.path).evaluate()["test"] == run.result["test"]

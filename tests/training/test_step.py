@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from percept_jax.data import preprocess
-from percept_jax.data.spec import Dataset, image_spec
+from percept_jax.data.spec import Dataset, image_spec, size_of
 from percept_jax.experiment import Experiment
 from percept_jax.training.batch import evaluation_batch, training_batch
 from percept_jax.training.parallel import AXIS
@@ -88,16 +88,20 @@ def test_mixup_mixes_an_example_and_its_target_with_another_s_by_one_share(color
     assert len(np.unique(targets.max(1).round(6))) > 8  # a share an example
 
 
-def test_a_larger_image_is_cropped_anywhere_in_training_and_in_the_middle_in_evaluation(colorful):
-    experiment = Experiment(model="linear", steps=1, stored_size=8, image_size=4)
+@pytest.mark.parametrize("size", [4, (4, 6)])
+def test_a_larger_image_is_cropped_anywhere_in_training_and_in_the_middle_in_evaluation(colorful, size):
+    experiment = Experiment(model="linear", steps=1, stored_size=8, image_size=size)
+    height, width = size_of(size, "image_size")
     program = make_program(experiment, colorful.spec)
     data = preprocess.device_data(colorful, preprocess.fit("standard", colorful), experiment.real_dtype)
     seen = evaluation_batch(np.arange(16), data, program=program).inputs
-    np.testing.assert_allclose(seen, (colorful.inputs[:16, 2:6, 2:6] - data.mean) * data.inv_std, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        seen, (colorful.inputs[:16, 2:6, 4 - width // 2 : 4 + width // 2] - data.mean) * data.inv_std, rtol=1e-5, atol=1e-6
+    )
     trained = training_batch(jax.random.key(0), np.arange(16), data, program=program).inputs
-    assert trained.shape == (16, 4, 4, 3)
+    assert trained.shape == (16, height, width, 3)
     whole = (colorful.inputs[:16] - data.mean) * data.inv_std
-    windows = np.lib.stride_tricks.sliding_window_view(whole, (4, 4), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (height, width), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
     distance = np.abs(windows - np.asarray(trained)[:, None, None]).max((3, 4, 5))
     assert (distance.min((1, 2)) < 1e-5).all()
     assert len({np.unravel_index(row.argmin(), row.shape) for row in distance}) > 4
