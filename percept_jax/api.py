@@ -68,7 +68,7 @@ class Trained:
 
     @cached_property
     def _program(self) -> Program:
-        return make_program(self.experiment, self.preprocessing)
+        return make_program(self.experiment, self.preprocessing, task_name=self.preprocessing.task)
 
     @property
     def task(self) -> Task:
@@ -92,8 +92,8 @@ class Trained:
 
         Raises UsageError if the model does not take these inputs, or does not predict classes.
         """
-        if not self.preprocessing.classes:
-            raise UsageError(f"{self.path} forecasts values, not classes; use forecast()")
+        if not self.task.distributions:
+            raise UsageError(f"{self.path} was trained for {self.task.name} and predicts no classes; use predictions()")
         logits, probabilities = self._outputs(inputs)
         # Labels come from the logits, because probabilities may be equal after rounding.
         return Prediction(logits.argmax(-1), probabilities, logits, self.preprocessing.classes)
@@ -103,8 +103,8 @@ class Trained:
 
         Raises UsageError if the model does not take these sequences, or predicts classes.
         """
-        if self.preprocessing.classes:
-            raise UsageError(f"{self.path} predicts classes, not values; use predict()")
+        if not self._program.outputs.values or not self.preprocessing.target_inv_std:
+            raise UsageError(f"{self.path} was trained for {self.task.name} and forecasts no values; use predictions()")
         outputs, _ = self._outputs(sequences)
         return outputs / np.array(self.preprocessing.target_inv_std) + np.array(self.preprocessing.target_mean)
 
@@ -129,7 +129,7 @@ class Trained:
 
         Raises UsageError if this is not a language model, or if a character of the prompt was not in its training text.
         """
-        if self.preprocessing.kind != "text":
+        if not self.task.generates:
             raise UsageError(f"{self.path} is not a language model")
         number = {character: i for i, character in enumerate(self.preprocessing.words)}
         if unseen := set(prompt) - set(number):

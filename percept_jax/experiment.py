@@ -18,6 +18,7 @@ from percept_jax.data.readers.base import ReaderConfig
 from percept_jax.data.spec import DataConfig
 from percept_jax.errors import UsageError
 from percept_jax.knobs import Knob, knob
+from percept_jax.tasks import TaskConfig
 from percept_jax.tasks.losses import LossConfig
 from percept_jax.training.optim import OptimConfig
 from percept_jax.validation import check_text, check_type, check_within
@@ -88,7 +89,9 @@ class RunConfig:
 
 # The fields are in the order from the last base to the first.
 @dataclasses.dataclass(frozen=True)
-class Experiment(RunConfig, OptimConfig, LossConfig, TrainingConfig, AugmentationConfig, ReaderConfig, DataConfig, ModelConfig):
+class Experiment(
+    RunConfig, OptimConfig, LossConfig, TrainingConfig, AugmentationConfig, ReaderConfig, DataConfig, TaskConfig, ModelConfig
+):
     """The full description of one training run."""
 
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -184,7 +187,7 @@ HParams = NamedTuple("HParams", _TRACED)  # pyright: ignore[reportArgumentType]
 
 def stack_hparams(experiments: Sequence[Experiment], steps: int) -> HParams:
     """Returns HParams of arrays `[trials]`. Their dtypes are fixed, because another dtype would compile the step again."""
-    real = experiments[0].real_dtype
-    dtypes = {name: real if TYPES[name] is float else np.int32 for name in HParams._fields} | {"seed": np.uint32}
+    float_dtype = experiments[0].real_dtype
+    dtypes = {name: float_dtype if TYPES[name] is float else np.int32 for name in HParams._fields} | {"seed": np.uint32}
     columns = {name: [getattr(e, name) for e in experiments] for name in HParams._fields} | {"steps": [steps] * len(experiments)}
     return HParams(**{name: np.array(column, dtypes[name]) for name, column in columns.items()})

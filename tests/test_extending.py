@@ -12,8 +12,8 @@ from percept_jax import load
 from percept_jax.cli.commands import COMMANDS, OPTIONS
 from percept_jax.cli.main import main
 from percept_jax.data.images import encode_png
-from percept_jax.data.registry import READERS, Kind
-from percept_jax.tasks import TASKS
+from percept_jax.data.registry import READERS, Kind, describe
+from percept_jax.tasks import TASKS, task_of
 
 MOST = 5
 
@@ -44,7 +44,7 @@ def test_a_task_is_added_with_one_file_and_one_line(ones, tmp_path, monkeypatch,
 
     flags = tmp_path / "counting.flags"
     flags.write_text(
-        f"--dataset=folder:{ones}\n--model=mlp\n--hidden=16\n--optimizer=adam\n--learning_rate=0.02\n--epochs=40\n--devices=1\n"
+        f"--dataset=folder:{ones}\n--task=counting\n--model=mlp\n--hidden=16\n--optimizer=adam\n--learning_rate=0.02\n--epochs=40\n--devices=1\n"
     )
     result, out = run(flags, f"--run_dir={tmp_path / 'run'}")
     assert set(result["test"]) == {"loss", "right", "median_error", "examples"}
@@ -64,6 +64,8 @@ def test_a_task_is_added_with_one_file_and_one_line(ones, tmp_path, monkeypatch,
     assert none < 1 < 4 < five
     assert f"{images[1]}  {five:.2f}" in out
     assert load(tmp_path / "run").task is counting
+    # Who does not ask for it has what there was before.
+    assert task_of(describe(f"folder:{ones}", tmp_path)).name == "classification"
 
     sweep = [flags, "--sweep", "--hidden={1,16}", "--seeds=2", "--epochs=20", f"--run_dir={tmp_path / 'sweep'}"]
     table, _ = run(*sweep)
@@ -113,6 +115,8 @@ def test_a_reader_is_added_with_one_file_and_one_line(tmp_path, monkeypatch, cap
     assert main(["predict", str(tmp_path / "run"), "1,1", "-1,-1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["predictions"]
     assert [p["class"] for p in found] == ["above", "below"]
+    assert main(["plot", str(tmp_path / "run"), "--boundary"]) == 0
+    capsys.readouterr()
     # The content is the data set, wherever the file is; other content is another run.
     shutil.move(tmp_path / "points.csv", tmp_path / "moved.csv")
     moved = [f"--dataset=csv:{tmp_path / 'moved.csv'}", *flags[1:], f"--run_dir={tmp_path / 'run'}", "--json"]
@@ -121,9 +125,10 @@ def test_a_reader_is_added_with_one_file_and_one_line(tmp_path, monkeypatch, cap
     (tmp_path / "moved.csv").write_text("\n".join(rows[::-1]) + "\n")
     assert main(moved) == 2
     assert "holds another run" in capsys.readouterr().err
-    (tmp_path / "moved.csv").write_text("1,2\n")
-    assert main([*moved[:-2], f"--run_dir={tmp_path / 'other'}", "--json"]) == 4
-    assert "moved.csv: line 1 is not x,y,class" in capsys.readouterr().err
+    for wrong in ("1,2", "1,x,above", "1,nan,above"):
+        (tmp_path / "moved.csv").write_text(f"{wrong}\n")
+        assert main([*moved[:-2], f"--run_dir={tmp_path / 'other'}", "--json"]) == 4
+        assert "moved.csv: line 1 is not x,y,class" in capsys.readouterr().err
 
 
 def test_a_command_is_added_with_one_file_and_one_line(small, monkeypatch, capsys):

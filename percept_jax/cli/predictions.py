@@ -28,7 +28,7 @@ def predictions(trained: api.Trained, words: Sequence[str], request: Request) ->
 
     Raises UsageError if a word is not an example that the model takes.
     """
-    if trained.preprocessing.kind == "text":
+    if trained.task.generates:
         return _text(trained, words, request)
     if trained.preprocessing.kind == "words":
         return _tags(trained, words, request)
@@ -141,6 +141,8 @@ def _shown(trained: api.Trained, examples: Sequence[np.ndarray], names: Sequence
 
 
 def _sequences(trained: api.Trained, words: Sequence[str], request: Request) -> list[dict[str, Any]]:
+    if trained.preprocessing.words:
+        raise UsageError(f"{request.words[0]} was trained for {trained.task.name} on tokens; predict in Python: predictions()")
     rows = []
     for word in words:
         examples = sequence_files.read_examples(paths.input_file(word))
@@ -156,7 +158,12 @@ def _tags(trained: api.Trained, words: Sequence[str], request: Request) -> list[
     for sentence in words:
         sentence_words = sentence.split()
         tokens = np.array([sequence_files.token(word, number) for word in sentence_words], np.int32)
-        classes = trained.predictions([tokens])[0]["classes"]
+        prediction = trained.predictions([tokens])[0]
+        if "classes" not in prediction:
+            say(in_a_line(sentence + trained.task.line(prediction)))
+            rows.append({"sentence": sentence, **prediction})
+            continue
+        classes = prediction["classes"]
         tagged = [[word, name] for word, name in zip(sentence_words, classes, strict=True)]
         say(in_a_line("  ".join(f"{word}/{tag}" for word, tag in tagged)))
         rows.append({"sentence": sentence, "tags": tagged})

@@ -17,7 +17,7 @@ from percept_jax.data.bad_records import check, reason, summary
 from percept_jax.data.images import decode, resize
 from percept_jax.data.readers.base import Reader, ReaderConfig
 from percept_jax.data.spec import Dataset, DatasetSpec, Size
-from percept_jax.errors import StorageError
+from percept_jax.errors import DataError, StorageError
 
 # Examples that are read at a time.
 BLOCK = 1000
@@ -97,7 +97,9 @@ def _read(reader: Reader, spec: DatasetSpec, image_size: Size) -> _Examples:
     sources = {split: reader.source(split) for split in spec.splits}
     if spec.kind != "images":
         blocks = [source.read(range(len(source))) for source in sources.values()]
-        return _Examples({name: np.concatenate([block[name] for block in blocks]) for name in spec.features}, [])
+        columns = {name: np.concatenate([block[name] for block in blocks]) for name in spec.features}
+        _check_columns(columns, spec)
+        return _Examples(columns, [])
     count, channels = sum(map(len, sources.values())), spec.shape[-1]
     pixels, bad = np.empty((count, *image_size, channels), np.uint8), []
     others: dict[str, list[Any]] = {name: [] for name in spec.features if name != "image"}
@@ -108,7 +110,8 @@ def _read(reader: Reader, spec: DatasetSpec, image_size: Size) -> _Examples:
             for i, encoded in enumerate(block["image"]):
                 try:
                     image = resize(_decoded(encoded, channels), *image_size)
-                    _check_label(block["label"][i], spec.classes)
+                    if "label" in block:
+                        _check_label(block["label"][i], spec.classes)
                 except (OSError, ValueError, MemoryError) as error:
                     bad.append(f"{source.where(first + i)}: {reason(error)}")
                     continue
@@ -129,6 +132,17 @@ def _decoded(image: bytes | np.ndarray | Exception, channels: int) -> np.ndarray
 def _check_label(label: int, classes: Sequence[str]) -> None:
     if not 0 <= label < len(classes):
         raise ValueError(f"label {label}, but there are {len(classes)} classes")
+
+
+def _check_columns(columns: Mapping[str, np.ndarray], spec: DatasetSpec) -> None:
+    """Raises DataError unless arrays have the shapes of their features, and labels are classes; -1 stands for no label."""
+    for name, column in columns.items():
+        if column.shape[1:] != tuple(spec.features[name].shape):
+            raise DataError(f"{name} is {list(column.shape[1:])} for each example, not {list(spec.features[name].shape)}")
+    labels = columns.get("label", np.zeros(1, int))
+    least = -1 if labels.ndim > 1 else 0
+    if spec.classes and (labels.dtype.kind not in "iu" or not least <= labels.min() <= labels.max() < len(spec.classes)):
+        raise DataError(f"labels are {labels.dtype} from {labels.min()} to {labels.max()}; there are {len(spec.classes)} classes")
 
 
 def _keep(path: Path, found: _Examples, made_from: _MadeFrom) -> None:

@@ -34,19 +34,19 @@ class Data(NamedTuple):
     target_inv_std: Any
 
 
-def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], real: np.dtype) -> Data:
-    """Returns the shapes and dtypes of a data set on a device; `shape` is that of one input, `real` the float dtype."""
+def abstract_data(spec: DatasetSpec, shape: tuple[int, ...], float_dtype: np.dtype) -> Data:
+    """Returns the shapes and dtypes of a data set on a device; `shape` is that of one input."""
     count, array = sum(spec.splits.values()), jax.ShapeDtypeStruct
     shapes = {name: tuple(feature.shape) for name, feature in spec.features.items()} | {spec.input: shape}
     # A mask has the size of the image.
     shapes |= {"mask": shape[:2]} if "mask" in shapes else {}
-    numbers = array((0,) if spec.words else shape[-1:], real)
-    targets = array(shapes["target"][-1:] if "target" in shapes else (0,), real)
+    numbers = array((0,) if spec.words else shape[-1:], float_dtype)
+    targets = array(shapes["target"][-1:] if "target" in shapes else (0,), float_dtype)
     return Data(
         features={name: array((count, *of), spec.features[name].dtype) for name, of in shapes.items()},
         mean=numbers,
         inv_std=numbers,
-        components=array(2 * shape[-1:] if spec.kind == "images" else (0,), real),
+        components=array(2 * shape[-1:] if spec.kind == "images" else (0,), float_dtype),
         target_mean=targets,
         target_inv_std=targets,
     )

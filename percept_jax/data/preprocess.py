@@ -22,6 +22,7 @@ class Preprocessing(NamedTuple):
         image_size: height and width to which images are resized, before they may be cropped for the model; (0, 0) for sequences.
         mean, inv_std: one number for each channel or feature; empty for tokens.
         components: `[channels, channels]`, columns are the principal components of the colors in [0, 1].
+        task: the name of the task, whose outputs these are.
         target_mean, target_inv_std: one number for each feature of real-valued targets, which are normalized like inputs.
     """
 
@@ -37,6 +38,7 @@ class Preprocessing(NamedTuple):
     target_mean: Sequence[float] = ()
     target_inv_std: Sequence[float] = ()
     mask_classes: Sequence[str] = ()
+    task: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,15 +97,17 @@ def read(record: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**{**record, "features": features, "image_size": (height, width)})
 
 
-def fit(normalize: str, dataset: Dataset) -> Preprocessing:
-    """Returns the preprocessing of a run on this data set.
+def fit(normalize: str, dataset: Dataset, task: str = "") -> Preprocessing:
+    """Returns the preprocessing of a run of this task on this data set.
 
     The statistics are those of the training split; padding of sequences does not count.
     """
     spec, examples = dataset.spec, dataset.examples
     train = np.sort(spec.roles["train"])
     size = dataset.inputs.shape[1:3] if spec.kind in ("images", "points") else (0, 0)
-    found = Preprocessing(spec.features, spec.input, spec.kind, size, spec.classes, spec.words, mask_classes=spec.mask_classes)
+    found = Preprocessing(
+        spec.features, spec.input, spec.kind, size, spec.classes, spec.words, mask_classes=spec.mask_classes, task=task
+    )
     if "target" in examples:
         targets = examples["target"][train].reshape(-1, examples["target"].shape[-1])
         mean, deviation = _statistics(targets[~np.isnan(targets).any(1)], normalize)[:2]

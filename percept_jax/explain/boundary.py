@@ -18,6 +18,10 @@ def draw(trained: api.Trained, data_dir: str) -> Path:
     """Draws boundary.png into the run directory. Returns its path. Raises UsageError unless the model's inputs are points."""
     if trained.preprocessing.kind != "points":
         raise UsageError(f"{trained.experiment.dataset} has no points in the plane, so it has no boundary to draw", "boundary")
+    if trained.preprocessing.shape[-1] != 2:
+        raise UsageError(
+            f"the points of {trained.experiment.dataset} have not two coordinates, so they are in no plane", "boundary"
+        )
     dataset = preflight.dataset_of(trained.experiment, data_dir)
     points = dataset.inputs.reshape(len(dataset.inputs), -1)
     low, high = points.min(0), points.max(0)
@@ -28,5 +32,6 @@ def draw(trained: api.Trained, data_dir: str) -> Path:
     labels = trained.predict(plane).labels.reshape(GRID, GRID)
     shown = {role: dataset.spec.roles[role] for role in ("train", "test")}
     parts = {role: (points[index], dataset.examples["label"][index]) for role, index in shown.items()}
-    draw_boundary(path, x, y, labels, parts, TOYS[trained.experiment.dataset].features, trained.preprocessing.classes)
+    toy = TOYS.get(trained.experiment.dataset)
+    draw_boundary(path, x, y, labels, parts, toy.features if toy else ("x", "y"), trained.preprocessing.classes)
     return path

@@ -38,15 +38,15 @@ class CNN(nn.Module):
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
         """Maps images `[batch, height, width, channels]`, designed for 28x28, to logits `[batch, num_classes]`."""
         init = INITIALIZERS[self.initializer]
-        wide = functools.partial(units, self.activation)
+        widened = functools.partial(units, self.activation)
         act = functools.partial(activate, kind=self.activation, negative_slope=self.negative_slope)
         x = images
         for block, features in enumerate(self.features):
             if block > 0:
                 x = pool(x, self.pooling, window=2, stride=2)
             # As in the lectures the convolution has a bias, although batch norm cancels it.
-            x = nn.Conv(wide(features), (3, 3), kernel_init=init)(x)
+            x = nn.Conv(widened(features), (3, 3), kernel_init=init)(x)
             x = act(norm(self.norm, train, self.axis_name)(x))
-        x = act(nn.Dense(wide(self.hidden), kernel_init=init)(x.reshape(len(x), -1)))
+        x = act(nn.Dense(widened(self.hidden), kernel_init=init)(x.reshape(len(x), -1)))
         x = Dropout(self.axis_name)(x, dropout_rate, train)
         return nn.Dense(self.num_classes, kernel_init=init)(x)

@@ -142,10 +142,10 @@ def local_response_norm(x: Array, k: float = 2, n: int = 5, alpha: float = 1e-4,
     PyTorch divides that sum by n, so its alpha of 5e-4 is 1e-4 here. Beyond the first and the last channel neighbors count as 0.
     """
     # In bfloat16, adding the sum to k would round most of it away.
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    squares = jnp.pad(wide**2, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)])
+    promoted = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    squares = jnp.pad(promoted**2, [(0, 0)] * (x.ndim - 1) + [(n // 2, n // 2)])
     neighbors = functools.reduce(jnp.add, (squares[..., i : i + x.shape[-1]] for i in range(n // 2 * 2 + 1)))
-    return (wide * (k + alpha * neighbors) ** -beta).astype(x.dtype)
+    return (promoted * (k + alpha * neighbors) ** -beta).astype(x.dtype)
 
 
 def conv(
@@ -183,8 +183,8 @@ def conv(
 
 def _standardized(x: Array, kernel: Array, *args: Any, **kwargs: Any) -> Array:
     """Returns a convolution with kernels standardized to mean 0 and variance 1 over the inputs of each map."""
-    wide = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
-    kernel = jax.nn.standardize(wide, axis=(0, 1, 2), epsilon=1e-5).astype(kernel.dtype)
+    promoted = kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))
+    kernel = jax.nn.standardize(promoted, axis=(0, 1, 2), epsilon=1e-5).astype(kernel.dtype)
     return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
 

@@ -82,18 +82,18 @@ class LeNet5(nn.Module):
     def __call__(self, images: Array, train: bool = False, dropout_rate: Array | float = 0.0) -> Array:
         """Maps images `[batch, height, width, channels]`, designed for 32x32, to logits `[batch, num_classes]`."""
         init = INITIALIZERS[self.initializer]
-        wide = functools.partial(units, self.activation)
+        widened = functools.partial(units, self.activation)
         act = functools.partial(activate, kind=self.activation, negative_slope=self.negative_slope)
         x = images
         # These are C1 and S2, then C3 and S4.
         for features in (6, 16):
-            x = nn.Conv(wide(features), (5, 5), padding="VALID", use_bias=self.norm == "none", kernel_init=init)(x)
+            x = nn.Conv(widened(features), (5, 5), padding="VALID", use_bias=self.norm == "none", kernel_init=init)(x)
             x = act(norm(self.norm, train, self.axis_name)(x))
             x = pool(x, self.pooling, window=2, stride=2)
         x = x.reshape(len(x), -1)
         # These are C5 and F6.
         for features in (120, 84):
-            x = act(nn.Dense(wide(features), kernel_init=init)(x))
+            x = act(nn.Dense(widened(features), kernel_init=init)(x))
             x = Dropout(self.axis_name)(x, dropout_rate, train)
         return nn.Dense(self.num_classes, kernel_init=init)(x)
 

@@ -96,8 +96,8 @@ class Recurrent(nn.Module):
         if self.summary == "mean":
             if lengths is None:
                 return y.mean(1)
-            real = jnp.arange(y.shape[1])[None] < lengths[:, None]
-            return jnp.where(real[..., None], y, 0).sum(1) / jnp.maximum(1, lengths)[:, None].astype(y.dtype)
+            is_step = jnp.arange(y.shape[1])[None] < lengths[:, None]
+            return jnp.where(is_step[..., None], y, 0).sum(1) / jnp.maximum(1, lengths)[:, None].astype(y.dtype)
         # The backward direction reaches its last step at index 0.
         forward, backward = _last(y, lengths), y[:, 0]
         features = self.hidden[-1]
@@ -255,8 +255,8 @@ def _sequence(network: nn.Module, x: Array, lengths: Array | None) -> tuple[Arra
     if lengths is not None:
         # Flax's indices have this dtype, which is 64 bits under x64.
         lengths = lengths.astype(int)
-        real = jnp.arange(x.shape[1])[None] < lengths[:, None]
-        x = jnp.where(real if x.ndim == 2 else real[..., None], x, 0)
+        is_step = jnp.arange(x.shape[1])[None] < lengths[:, None]
+        x = jnp.where(is_step if x.ndim == 2 else is_step[..., None], x, 0)
     return nn.Embed(network.vocabulary, network.embedding, name="embed")(x) if network.vocabulary else x, lengths
 
 

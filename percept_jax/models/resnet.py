@@ -101,11 +101,11 @@ class Block(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps `[batch, height, width, channels]` to the last convolution's features; the stride divides the resolution."""
         conv, norm, act = self.parts
-        wide = self.features * self.widen
+        widened = self.features * self.widen
         # The features, window and stride of each convolution.
-        shapes = [(wide, 3, self.stride), (wide, 3, 1)]
+        shapes = [(widened, 3, self.stride), (widened, 3, 1)]
         if self.bottleneck:
-            shapes = [(wide, 1, 1), (wide, 3, self.stride), (4 * self.features, 1, 1)]
+            shapes = [(widened, 1, 1), (widened, 3, self.stride), (4 * self.features, 1, 1)]
         zeros, last = nn.initializers.zeros, len(shapes)
         y = x
         for i, shape in enumerate(shapes, start=1):

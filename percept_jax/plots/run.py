@@ -21,7 +21,7 @@ def draw_run(path: Path) -> list[Path]:
     Raises StorageError for a file that is damaged, after all pictures that do not need it have been drawn.
     """
     drawn, fault = [], None
-    for name, picture in _pictures(path).items():
+    for name, picture in _plots(path).items():
         try:
             files.write_bytes(path / name, picture(path))
             drawn.append(path / name)
@@ -43,7 +43,7 @@ def draw_finished_run(path: Path, note: Callable[[str], None], again: bool = Fal
         again: whether to draw pictures that already exist. Otherwise pictures are drawn only if some are missing, because the run
             was killed before it had drawn them.
     """
-    if not again and all((path / name).exists() for name in _pictures(path)):
+    if not again and all((path / name).exists() for name in _plots(path)):
         return
     try:
         with files.locked(path / ".lock") as lock:
@@ -53,12 +53,12 @@ def draw_finished_run(path: Path, note: Callable[[str], None], again: bool = Fal
         note(f"no pictures: {first_line(error)}")
 
 
-def _pictures(path: Path) -> dict[str, Callable[[Path], bytes]]:
-    pictures: dict[str, Callable[[Path], bytes]] = {"training.png": _training}
+def _plots(path: Path) -> dict[str, Callable[[Path], bytes]]:
+    plots: dict[str, Callable[[Path], bytes]] = {"training.png": _training}
     # A run that diverged was never tested, and has no confusion.csv.
     if (path / "confusion.csv").exists():
-        pictures["confusion.png"] = _confusion
-    return pictures
+        plots["confusion.png"] = _confusion
+    return plots
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

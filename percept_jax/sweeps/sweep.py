@@ -106,7 +106,7 @@ class Sweep:
         return experiment.total_steps(len(self.preflight(experiment).spec.roles["train"]))
 
     def _common_metrics(self) -> list[Metric]:
-        first, *others = (task_of(known.spec).metrics for known in self._preflights.values())
+        first, *others = (task_of(known.spec, known.experiment.task).metrics for known in self._preflights.values())
         return [metric for metric in first if all(metric.name in {m.name for m in other} for other in others)]
 
     def _chosen_metric(self) -> str:

@@ -3,6 +3,7 @@
 The step, the evaluation, the loop, the run directory, the tables and the plots know tasks through this record only.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from percept_jax.data.spec import Feature
-from percept_jax.metrics import Metric
+from percept_jax.errors import DataError, UsageError, first_line
+from percept_jax.metrics import LOSS, Metric
 from percept_jax.tasks.losses import Objective
 
 Sums = dict[str, Array]
@@ -119,8 +121,8 @@ class Task(NamedTuple):
         name: as in messages and provenance.json.
         suits: returns whether a data set implies this task.
         outputs: returns the outputs that a model must have for a data set.
-        objectives: the losses that --loss can choose, by name. A task with a single loss of its own gives it the task's name; it
-            is then used whatever --loss is.
+        objectives: the losses that --loss can choose, by name; the first is the default. A loss that --loss does not know can
+            only be the default.
         targets: maps (features, outputs, scale, dtype) to the targets `[..., outputs]` of the loss.
         distributions: whether targets are distributions over classes, so that they can be smoothed and mixed.
         mask: maps features to bool `[...]`, whether each position counts; None: all count.
@@ -135,6 +137,7 @@ class Task(NamedTuple):
         prediction: maps (outputs, probabilities, names and scale, how many classes to show) of one example to the result of
             `predict` for it.
         line: returns that result as `predict` prints it after the name of the example.
+        generates: whether the model's outputs for one time step can be its input at the next, so that it continues a prompt.
     """
 
     name: str
@@ -151,19 +154,33 @@ class Task(NamedTuple):
     prediction: Callable[[np.ndarray, np.ndarray, OutputSpec, int], dict[str, Any]]
     line: Callable[[Mapping[str, Any]], str]
     eval_rows: Callable[[Array, Batch], Sums] | None = None
+    generates: bool = False
 
     def objective(self, loss: str) -> Objective:
-        """Returns the objective called `loss`, or else the task's own; `objectives` must have one of them."""
-        return self.objectives.get(loss) or self.objectives[self.name]
+        """Returns the objective called `loss`; for "auto" the first one. Raises UsageError if the task does not have it."""
+        if loss != "auto" and loss not in self.objectives:
+            raise UsageError(f"not a loss of {self.name}; choose auto or {' or '.join(self.objectives)}", "loss")
+        return next(iter(self.objectives.values())) if loss == "auto" else self.objectives[loss]
 
     def measure(self, totals: Mapping[str, Any], training: bool = False) -> dict[str, float]:
         """Returns the metrics of a split from its sums and rows, in the order in which they are declared.
 
-        With `training`, returns only those that can be computed from `train_sums`.
+        With `training`, returns only those that can be computed from `train_sums`. Raises DataError if one is not a number.
         """
-        return {metric.name: metric.compute(totals) for metric in self.metrics if metric.training or not training}
+        return {metric.name: _value(metric, totals) for metric in self.metrics if metric.training or not training}
 
     def selection_key(self, numbers: Mapping[str, Any]) -> tuple[float, ...]:
         """Returns the key of a validation's metrics: the step with the greatest key is the best."""
         signs = {metric.name: metric.sign for metric in self.metrics}
         return tuple(signs[name] * numbers[name] for name in self.selects)
+
+
+def _value(metric: Metric, totals: Mapping[str, Any]) -> float:
+    try:
+        value = float(metric.compute(totals))
+    except (ArithmeticError, LookupError, ValueError, TypeError) as error:
+        raise DataError(f"the metric {metric.name} cannot be computed: {first_line(error)}") from error
+    # A loss that is not finite is reported as such, with its step.
+    if metric.name != LOSS.name and not math.isfinite(value):
+        raise DataError(f"the metric {metric.name} is {value}; a metric is a finite number")
+    return value

@@ -36,8 +36,8 @@ def one_hot(features: Mapping[str, Array], outputs: Outputs, scale: Scale, dtype
 
 def count_correct(logits: Array, batch: Batch) -> Sums:
     """Returns the number of positions whose label is predicted; a position without a label never counts."""
-    guesses = jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
-    return {"correct": jnp.sum(guesses == batch.features["label"])}
+    predicted = jax.lax.argmax(logits, logits.ndim - 1, jnp.int32)
+    return {"correct": jnp.sum(predicted == batch.features["label"])}
 
 
 def hits(logits: Array, batch: Batch, mask: Array) -> Array:
@@ -66,8 +66,8 @@ def _eval_sums(logits: Array, batch: Batch, mask: Array, present: Array) -> Sums
 def _prediction(logits: np.ndarray, probabilities: np.ndarray, names: OutputSpec, top_k: int) -> dict[str, Any]:
     """Returns the likeliest classes of one example, ordered by logits, since probabilities may round to equal numbers."""
     best = (-logits).argsort(kind="stable")[:top_k]
-    guesses = [{"class": names.classes[c], "probability": float(probabilities[c])} for c in best]
-    return {**guesses[0], "top_k": guesses}
+    likeliest = [{"class": names.classes[c], "probability": float(probabilities[c])} for c in best]
+    return {**likeliest[0], "top_k": likeliest}
 
 
 def _line(prediction: Mapping[str, Any]) -> str:

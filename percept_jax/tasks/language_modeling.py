@@ -31,4 +31,5 @@ LANGUAGE_MODELING = Task(
     selects=("loss",),
     prediction=prediction,
     line=line,
+    generates=True,
 )

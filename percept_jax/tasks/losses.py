@@ -19,12 +19,13 @@ from percept_jax.knobs import knob
 class LossConfig:
     """The loss that training minimizes."""
 
-    loss: Literal["softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = knob(
-        "softmax_cross_entropy",
+    loss: Literal["auto", "softmax_cross_entropy", "binary_cross_entropy", "quadratic", "perceptron", "squared_error"] = knob(
+        "auto",
         "static",
         "training",
-        "objective; binary: one logistic output per class; quadratic: half the squared error of sigmoid outputs; perceptron: "
-        "how far the best wrong class is ahead of the right one; squared_error: for forecasts of values",
+        "objective; auto: the task's own, such as softmax_cross_entropy for classes; binary: one logistic output per class; "
+        "quadratic: half the squared error of sigmoid outputs; perceptron: how far the best wrong class is ahead of the right "
+        "one; squared_error: for forecasts of values",
     )
     label_smoothing: float = knob(0.0, "traced", "training", "fraction of the target spread evenly over the classes", "[0, 1)")
 

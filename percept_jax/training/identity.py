@@ -8,7 +8,10 @@ from typing import Any
 from percept_jax import models
 from percept_jax.data import registry
 from percept_jax.experiment import Experiment
+from percept_jax.tasks import TASKS
+from percept_jax.tasks.losses import OBJECTIVES
 from percept_jax.training import source
+from percept_jax.training.optim import OPTIMIZERS, SCHEDULES
 
 # A path with the checksum of its content: folder:/data/flowers#0123456789abcdef, /weights.safetensors#01234567.
 _CONTENT = re.compile(r"^(\w+:|).*#([0-9a-f]{16}|[0-9a-f]{8})$", re.DOTALL)
@@ -35,7 +38,10 @@ def content_of(text: str) -> str:
 def code(experiment: Experiment) -> str:
     """Returns a digest of the code that decides the result of an experiment, as this process found it; see `source`."""
     model = experiment.model
-    return source.digest(model, models.MODELS[model], registry.reader_class(experiment.dataset), bool(experiment.init_from))
+    tables = (TASKS, OBJECTIVES, OPTIMIZERS, SCHEDULES)
+    foreign = [entry for table in tables for _, entry in sorted(table.items()) if source.is_foreign(entry)]
+    reader = registry.reader_class(experiment.dataset)
+    return source.digest(model, models.MODELS[model], reader, bool(experiment.init_from), others=foreign)
 
 
 def flag_lines(experiment: Experiment) -> list[str]:

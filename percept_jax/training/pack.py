@@ -52,7 +52,7 @@ class Pack:
     ):
         first = trials[0].experiment
         self.trials, self.dataset, self.devices, self.report, self._began = trials, dataset, compiled.devices, report, began
-        self.preprocessing = preprocess.fit(first.normalize, dataset)
+        self.preprocessing = preprocess.fit(first.normalize, dataset, compiled.program.task.name)
         self.train_index = dataset.spec.roles["train"]
         self.batch = first.batch(len(self.train_index))
         self.steps = first.total_steps(len(self.train_index))

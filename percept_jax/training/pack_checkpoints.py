@@ -51,7 +51,7 @@ class PackCheckpoints:
         self._width, self._pack_lock, self.saver = len(trials), pack_lock, checkpoint.Saver()
 
     def resume(
-        self, first: Experiment, steps: int, eval_every: int, initial: Sequence[Mapping[str, np.ndarray]], template: Any
+        self, first: Experiment, steps: int, eval_every: int, drawn: Sequence[Mapping[str, np.ndarray]], template: Any
     ) -> Resumed | None:
         """Returns what the trials resume from: their own newest usable checkpoints, else the run that --extend names.
 
@@ -59,7 +59,7 @@ class PackCheckpoints:
             first: the experiment of the first trial.
             steps: the number of steps of the run.
             eval_every: the number of steps between validations.
-            initial, template: see `newest`.
+            drawn, template: see `newest`.
 
         Returns:
             The checkpoints; None if the trials begin at step 0.
@@ -68,7 +68,7 @@ class PackCheckpoints:
             StorageError: there are checkpoints, but none is usable.
             UsageError: see `extension.find`.
         """
-        if found := self.newest(steps, initial, template):
+        if found := self.newest(steps, drawn, template):
             rows, skipped = found
             step = next(iter(rows.values()))[1]["step"]
             return Resumed(rows, [*(f"skipped: {line}" for line in skipped), f"resuming at step {step}"])
@@ -80,7 +80,7 @@ class PackCheckpoints:
         return Resumed({0: (start.arrays, start.header)}, [note], (Path(first.extend), start.log))
 
     def newest(
-        self, steps: int, initial: Sequence[Mapping[str, np.ndarray]], template: Any
+        self, steps: int, drawn: Sequence[Mapping[str, np.ndarray]], template: Any
     ) -> tuple[dict[int, Row], list[str]] | None:
         """Returns the checkpoints of the newest step at which every trial has a usable one.
 
@@ -89,7 +89,7 @@ class PackCheckpoints:
 
         Args:
             steps: the number of steps of the whole run.
-            initial: the leaves of each trial's state at step 0.
+            drawn: the leaves of each trial's state at step 0.
             template: the shapes and dtypes of a trial's pytree.
 
         Returns:
@@ -107,7 +107,7 @@ class PackCheckpoints:
                 checkpoint.check_header(header, path, self._members[k].identity)
                 # The state of a diverged trial is not saved and no longer matters.
                 if header["progress"]["diverged_at"] is not None:
-                    arrays = {**initial[k], **arrays}
+                    arrays = {**drawn[k], **arrays}
                 _check(arrays, header, steps, template, path)
                 self._members[k].check_log(header["log"])
                 rows[k] = arrays, header

@@ -1,10 +1,10 @@
 """Checks whether an experiment can run: model against data set, sizes, weights. Nothing is written before these checks."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,11 @@ from percept_jax.experiment import Experiment, stack_hparams
 from percept_jax.models.recurrent import EncoderDecoder
 from percept_jax.tasks import task_of
 from percept_jax.training import extension, init_from
+from percept_jax.training.model_check import check_fits, check_foreign
 from percept_jax.training.optim import check_patterns
 from percept_jax.training.program import make_program
 from percept_jax.training.run_dir import data_path
+from percept_jax.training.source import is_foreign
 from percept_jax.training.step import init_state
 
 
@@ -190,12 +192,12 @@ def image_size(experiment: Experiment, spec: DatasetSpec) -> Size:
 
 def _check_task(experiment: Experiment, spec: DatasetSpec) -> None:
     """Raises UsageError if a flag does not fit the data set's targets or sequences."""
-    task = task_of(spec)
-    if experiment.loss not in task.objectives and task.name not in task.objectives:
-        targets = "classes" if spec.classes else "values"
-        raise UsageError(f"the targets of {experiment.dataset} are {targets}; choose {' or '.join(task.objectives)}", "loss")
+    task = task_of(spec, experiment.task)
+    task.objective(experiment.loss)
     if experiment.label_smoothing and not task.distributions:
         raise UsageError(f"{experiment.dataset} has no labels", "label_smoothing")
+    if experiment.mixup and not task.distributions:
+        raise UsageError(f"the targets of {task.name} cannot be mixed", "mixup")
     if experiment.sequence_length != Experiment.sequence_length and spec.kind != "text":
         raise UsageError(f"{experiment.dataset} is not a text", "sequence_length")
     for flag in ("ahead", "horizon"):
@@ -231,10 +233,13 @@ def model_shape(experiment: Experiment, spec: DatasetSpec, size: Size) -> tuple[
     """
     shape = (*size, spec.shape[-1]) if spec.kind == "images" else spec.shape
     model, values = experiment.model, experiment.knobs
+    outputs = task_of(spec, experiment.task).outputs(spec)
     if not models.takes_sequences(models.module_class(model)):
-        check_fits(model, values, shape, task_of(spec).outputs(spec).num_classes)
+        check_fits(model, values, shape, outputs.num_classes)
+        if is_foreign(models.MODELS[model]):
+            check_foreign(model, values, shape, outputs)
         return shape
-    outputs, causal = task_of(spec).outputs(spec), spec.kind in ("words", "text") or experiment.ahead
+    causal = spec.kind in ("words", "text") or experiment.ahead
     reads_all_first = issubclass(models.module_class(model), EncoderDecoder)
     if (reads_all_first and causal) or (values.get("bidirectional") and (spec.kind == "text" or experiment.ahead)):
         if reads_all_first:
@@ -248,22 +253,3 @@ def model_shape(experiment: Experiment, spec: DatasetSpec, size: Size) -> tuple[
         problem = f"{model} outputs {list(actual)} per example, but the targets of {experiment.dataset} are {list(expected)}"
         raise UsageError(f"{problem}; choose gru_seq2seq for a sequence after the input, gru or lstm otherwise", "model")
     return shape
-
-
-def check_fits(name: str, values: Mapping[str, Any], image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Raises UsageError if a model that was made for another image size cannot take `image_shape`."""
-    model_size = models.wanted_image_size(name, values)
-    size = image_shape[0], image_shape[1]
-    if not values and (size == (model_size, model_size) or not model_size):
-        # An error here is a bug in the model's code, and its own traceback is more helpful than a message.
-        return
-    module = models.build(name, num_classes=num_classes, **values)
-    try:
-        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
-        # A leaf without elements means that a feature map has shrunk to nothing.
-        fits = all(leaf.size for leaf in jax.tree.leaves(shapes))
-    except Exception:
-        fits = False
-    if not fits:
-        hint = f"it takes {model_size}" if size != (model_size, model_size) else "at least not with these settings of the model"
-        raise UsageError(f"{name} cannot take images of {pixels(size)}; {hint}", "image_size")

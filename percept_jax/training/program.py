@@ -58,9 +58,12 @@ class Program(NamedTuple):
         return jnp.dtype("float64" if self.dtype == jnp.float64 else "float32")
 
 
-def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = None) -> Program:
-    """Returns the program of an experiment on a data set; batches may be split over the mapped axis `axis_name`."""
-    task = task_of(spec)
+def make_program(experiment: Experiment, spec: Spec, axis_name: str | None = None, task_name: str = "") -> Program:
+    """Returns the program of an experiment on a data set.
+
+    Batches may be split over the mapped axis `axis_name`. A `task_name` replaces that of the experiment, which may be "auto".
+    """
+    task = task_of(spec, task_name or experiment.task)
     outputs = task.outputs(spec)
     return Program(
         module=models.build(experiment.model, **outputs._asdict(), axis_name=axis_name, **experiment.knobs),

@@ -138,7 +138,7 @@ class RunDir:
             devices: their names.
             task: what the run is measured by.
             pack: trials that are stepped together.
-            promise: what the checkpoint says of the log; None: there is none.
+            checksum: what the checkpoint says of the log; None: there is none.
             extends: the run directory that the checkpoint is from, and its log up to then, where it is another one.
         """
         kept = extends[1] if extends else self._logged(checksum["lines"] if checksum else 0)

@@ -7,8 +7,9 @@ import hashlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 from percept_jax import files
@@ -28,11 +29,15 @@ NEUTRAL = {
     *("training/run_dir.py", "training/reporter.py", "training/stored.py"),
     *("training/checkpoint.py", "training/pack_checkpoints.py"),
 }
-# Modules that mostly check and look up: only these functions of them decide a result.
-FUNCTIONS = {
-    "training/preflight.py": ("select", "image_size", "stored_size"),
-    "data/registry.py": ("load", "open_reader"),
+# Modules of which only these definitions decide a result, with the definitions of the same module that they use.
+DEFINITIONS = {
+    "training/preflight.py": ("describe_data", "load_data", "image_size", "stored_size", "model_shape"),
+    "data/registry.py": ("load", "open_reader", "describe"),
+    "data/prepare.py": ("Digits",),
+    "data/readers/arrays.py": ("stratified_split",),
 }
+# These tables say which data sets there are. The reader of the data set at hand is in the digest anyway.
+TABLES = {"READERS", "PREPARABLE", "IMAGENET"}
 # The folders of this package whose modules count if a file outside of the package imports them. Its other modules start or
 # show runs, or are in the digest anyway.
 LIBRARY = ("models", "tasks", "data")
@@ -48,7 +53,9 @@ class _Part(NamedTuple):
     imports: tuple[Path, ...] = ()
 
 
-def digest(model: str, factory: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> str:
+def digest(
+    model: str, factory: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE, others: Iterable[Any] = ()
+) -> str:
     """Returns a digest of the code that decides the results of a model on a data set.
 
     Args:
@@ -57,9 +64,13 @@ def digest(model: str, factory: Callable, reader: Callable, loads: bool = False,
         reader: the class of the data set's reader, or a partial of one.
         loads: whether weights are loaded before the first step.
         package: the folder of this package.
+        others: functions, classes and records of them that were registered from outside of this package, such as tasks.
     """
-    (roots, arguments), (reader_roots, reader_arguments) = _unwrapped(factory), _unwrapped(reader)
-    return _digest(model, (*roots, *reader_roots), (*arguments, *reader_arguments), loads, package)
+    roots, arguments = [], []
+    for definition in (factory, reader, *others):
+        more = _unwrapped(definition)
+        roots, arguments = [*roots, *more[0]], [*arguments, *more[1]]
+    return _digest(model, tuple(roots), tuple(arguments), loads, package)
 
 
 def modules(model: str, factory: Callable, reader: Callable, loads: bool = False, package: Path = PACKAGE) -> list[str]:
@@ -67,9 +78,22 @@ def modules(model: str, factory: Callable, reader: Callable, loads: bool = False
     return sorted(_parts(model, (*_unwrapped(factory)[0], *_unwrapped(reader)[0]), loads, package))
 
 
+def is_foreign(definition: Any) -> bool:
+    """Returns whether a function, a class, or part of a tuple or partial of them is defined outside of this package."""
+    if isinstance(definition, tuple):
+        return any(map(is_foreign, definition))
+    while isinstance(definition, functools.partial):
+        definition = definition.func
+    name = getattr(definition, "__module__", None) or ""
+    return callable(definition) and name.partition(".")[0] not in (PACKAGE.name, "jax", "flax", "optax", "builtins", "functools")
+
+
 def _unwrapped(factory: Any) -> tuple[list[str], list[str]]:
     """Returns the files of the class in a partial and of functions and classes among its arguments, and the arguments as text."""
     roots, arguments = [], []
+    if isinstance(factory, tuple):
+        parts = [_unwrapped(value) if callable(value) else ([], [repr(value)]) for value in factory]
+        return [root for part in parts for root in part[0]], [text for part in parts for text in part[1]]
     while isinstance(factory, functools.partial):
         for name, value in {**dict(enumerate(factory.args)), **factory.keywords}.items():
             named = hasattr(value, "__qualname__")
@@ -77,7 +101,28 @@ def _unwrapped(factory: Any) -> tuple[list[str], list[str]]:
             roots += [path for path in _file_of(value) if not _is_installed(Path(path))] if named else []
             arguments.append(f"{name}={f'{value.__module__}.{value.__qualname__}' if named else repr(value)}")
         factory = factory.func
-    return [*_file_of(factory), *roots], sorted(arguments)
+    return [*_file_of(factory), *roots], sorted(arguments) + _state(factory)
+
+
+def _state(definition: Any) -> list[str]:
+    """Returns what a function or class from outside of this package takes from around it, and its code if it has no file."""
+    if not is_foreign(definition):
+        return []
+    owned = vars(definition).items() if isinstance(definition, type) else [("", definition)]
+    state = []
+    for name, value in sorted(owned):
+        function = inspect.unwrap(value) if callable(value) else value
+        if isinstance(function, FunctionType):
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            state += [f"{name}:{cell!r}" for cell in cells if isinstance(cell, (int, float, str, bytes, tuple, type(None)))]
+            if not Path(function.__code__.co_filename).is_file():
+                state.append(f"{name}:{_bytecode(function.__code__)}{function.__defaults__!r}")
+    return state
+
+
+def _bytecode(code: CodeType) -> str:
+    constants = [_bytecode(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return repr((code.co_code.hex(), constants, code.co_names, code.co_varnames))
 
 
 def _file_of(definition: Any) -> list[str]:
@@ -141,7 +186,7 @@ def _parts(model: str, roots: tuple[str, ...], loads: bool, package: Path) -> di
         if name not in found and path not in skipped:
             found[name] = _part(path, model if name == "models/__init__.py" else "", package)
             waiting += found[name].imports
-    return found | {name: _Part(_functions(package / name, names)) for name, names in FUNCTIONS.items()}
+    return found | {name: _Part(_definitions(package / name, names)) for name, names in DEFINITIONS.items() if name not in found}
 
 
 def _name(path: Path, package: Path) -> str:
@@ -159,8 +204,8 @@ def _part(path: Path, model: str, package: Path) -> _Part:
 
 
 @functools.cache
-def _functions(path: Path, names: tuple[str, ...]) -> str:
-    return syntax.canonical(syntax.keep_functions(ast.parse(path.read_bytes()), names))
+def _definitions(path: Path, names: tuple[str, ...]) -> str:
+    return syntax.canonical(syntax.keep_used(ast.parse(path.read_bytes()), names, TABLES))
 
 
 def _imported(tree: ast.Module, path: Path, package: Path) -> Iterator[Path]:

@@ -14,8 +14,9 @@ from jax import Array
 
 from percept_jax import models
 from percept_jax.data.feed import Data
+from percept_jax.errors import UsageError
 from percept_jax.experiment import HParams
-from percept_jax.tasks.base import Sums
+from percept_jax.tasks.base import Batch, Sums
 from percept_jax.training.batch import center_crop, evaluation_batch, normalize, training_batch
 from percept_jax.training.optim import frozen
 from percept_jax.training.program import Program
@@ -70,7 +71,7 @@ def train_step(
     def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, heads, batch_stats = _forward(variables, batch.inputs, batch.lengths, program, hparams.dropout_rate, dropout_key)
-        loss = _sum(program.objective.loss(logits, batch.targets), batch.mask)
+        loss = _sum(_losses(logits, batch, program), batch.mask)
         extra = [program.module.auxiliary_weight * program.objective.loss(head, batch.targets).sum() for head in heads]
         return sum(extra, loss) / jnp.maximum(1, total).astype(loss.dtype), (loss, logits, batch_stats)
 
@@ -87,6 +88,19 @@ def train_step(
         batch_stats = jax.tree.map(lambda fixed, old, new: old if fixed else new, is_frozen, state.batch_stats, batch_stats)
     average = _average(state, {"params": params, "batch_stats": batch_stats}, program) if program.ema_decay else {}
     return State(state.step + 1, params, batch_stats, opt_state, average), sums
+
+
+def _losses(outputs: Array, batch: Batch, program: Program) -> Array:
+    """Returns the loss of each position. Raises UsageError if outputs, targets and losses do not have the shapes they should."""
+    losses = program.objective.loss(outputs, batch.targets)
+    positions = (len(batch.targets),) if batch.mask is None else batch.mask.shape
+    if losses.shape != positions:
+        sizes = f"outputs {list(outputs.shape)}, targets {list(batch.targets.shape)}"
+        problem = (
+            f"{sizes}: the loss of {program.task.name} is {list(losses.shape)}, not {list(positions)}, one number a position"
+        )
+        raise UsageError(problem, "model")
+    return losses
 
 
 def _sum(losses: Array, mask: Array | None) -> Array:
@@ -111,7 +125,7 @@ def eval_step(
     present, index = index >= 0, jnp.maximum(index, 0)
     batch = evaluation_batch(index, data, program=program)
     outputs, _, _ = _forward(variables, batch.inputs, batch.lengths, program)
-    losses = program.objective.loss(outputs, batch.targets)
+    losses = _losses(outputs, batch, program)
     mask = present if batch.mask is None else batch.mask & present.reshape(-1, *[1] * (batch.mask.ndim - 1))
     own = program.task.eval_sums(outputs, batch, mask, present)
     sums = {**own, "loss": jnp.sum(jnp.where(mask, losses, 0)), "positions": mask.sum(), "examples": jnp.sum(present)}

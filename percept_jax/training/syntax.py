@@ -1,7 +1,7 @@
 """The canonical text of Python source: without comments, layout, docstrings, messages and help texts, which compute nothing."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 # Fields that are implied by a node's position, or that only type checkers read.
@@ -49,10 +49,26 @@ def keep_entries(tree: ast.Module, chosen: Mapping[str, str]) -> ast.Module:
         body = kept_body
 
 
-def keep_functions(tree: ast.Module, names: tuple[str, ...]) -> ast.Module:
-    """Returns a module with only the named functions of `tree`. Raises LookupError if one is missing."""
-    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    return ast.Module([found[name] for name in names], [])
+def keep_used(tree: ast.Module, names: Iterable[str], but: Container[str] = ()) -> ast.Module:
+    """Returns a module with only the named functions and classes, and the definitions and constants at its top that they use.
+
+    Imports, and the names in `but`, are left out. Raises LookupError if a name is missing.
+    """
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found[node.name] = node
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found[node.target.id] = node
+        elif isinstance(node, ast.Assign):
+            found |= dict.fromkeys(_names(node), node)
+    used, waiting = set(), list(names)
+    while waiting:
+        name = waiting.pop()
+        used.add(name)
+        read = {part.id for part in ast.walk(found[name]) if isinstance(part, ast.Name)}
+        waiting += [other for other in sorted(read & found.keys()) if other not in used and other not in but]
+    return ast.Module([node for node in tree.body if any(found[name] is node for name in used)], [])
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -128,7 +128,7 @@ def test_a_path_or_a_pattern_is_kept_whole_in_both_kinds_of_file(name, kind, tmp
 
 
 def test_every_flag_of_free_text_is_known_to_the_reader():
-    assert {name for name, hint in TYPES.items() if hint is str} - {"model"} <= FREE_TEXT
+    assert {name for name, hint in TYPES.items() if hint is str} - {"model", "task"} <= FREE_TEXT
     paths = {name for name in ("to", "from", "predictions", "cache_dir") if name in OPTIONS}
     assert paths <= FREE_TEXT <= {*TYPES, *OPTIONS, "flagfile"}
 

@@ -12,6 +12,7 @@ from helpers import load
 from percept_jax.data import feed, preprocess
 from percept_jax.data.sampler import Sampler
 from percept_jax.experiment import Experiment, stack_hparams
+from percept_jax.tasks.classification import CLASSIFICATION
 from percept_jax.training import evaluation, parallel
 from percept_jax.training.program import make_program
 
@@ -127,6 +128,18 @@ def test_a_neighbor_that_diverges_leaves_the_others_their_bits(digits):
     beside, _ = run([base, wild, calm], digits, 1, 20)
     assert not np.isfinite(beside[:, 1]).all()
     np.testing.assert_array_equal(beside[:, 0], healthy[:, 0])
+
+
+def test_rows_of_an_evaluation_are_the_examples_in_order_and_no_padding(digits):
+    index = digits.spec.roles["test"]
+    task = CLASSIFICATION._replace(eval_rows=lambda outputs, batch: {"label": batch.features["label"]})
+    for devices in (jax.local_devices()[:1], jax.local_devices()[:2]):
+        program = make_program(Experiment(model="linear", steps=1), digits.spec, parallel.axis_name(devices))._replace(task=task)
+        state = parallel.compile_init(program, 1, (8, 8, 1))(stack_hparams([Experiment(model="linear", steps=1)], 1))
+        data = parallel.place(preprocess.device_data(digits, preprocess.fit("standard", digits), np.dtype("float32")), devices)
+        step, batches = parallel.compile_eval(program, devices, 1), feed.batches(data, index, 136)
+        rows = evaluation.evaluate(step, parallel.place(state.variables, devices), batches)["label"]
+        np.testing.assert_array_equal(rows, digits.examples["label"][index][None])
 
 
 def test_evaluation_counts_every_example_once_on_any_number_of_devices(digits):

@@ -81,7 +81,7 @@ def test_a_series_is_forecast_in_its_own_units(base, tmp_path, capsys, model, ho
     time, phase = np.arange(20), np.random.default_rng(2).uniform(0, 6, (150, 1))
     waves = (1000 + 50 * np.sin(time + phase))[..., None]
     name = write_npz(tmp_path, x_train=waves[:120], x_test=waves[120:])
-    run = train(dataclasses.replace(base, dataset=name, model=model, loss="squared_error", steps=150, **how))
+    run = train(dataclasses.replace(base, dataset=name, model=model, steps=150, **how))
     test = run.result["test"]
     assert test["rmse"] < 10, "a wave of amplitude 50 has a deviation of 35"
     assert "accuracy" not in test
@@ -95,7 +95,7 @@ def test_a_series_is_forecast_in_its_own_units(base, tmp_path, capsys, model, ho
     np.testing.assert_allclose([p["values"] for p in told], found, rtol=1e-5)
     best = min((line for line in logged(run.path) if line["split"] == "validation"), key=lambda line: line["loss"])
     assert run.result["best_step"] == best["step"]
-    with pytest.raises(UsageError, match="forecasts values, not classes"):
+    with pytest.raises(UsageError, match="was trained for forecasting and predicts no classes"):
         run.predict(asked)
 
 
@@ -161,9 +161,11 @@ MISUSES = [
     ({"model": "gru_seq2seq"}, r"outputs \[1, 3\] per example"),
     ({"random_flip": True}, "random_flip: npz:.* has sequences, not images"),
     ({"normalize": "unit"}, "normalize: sequences do not have values from 0 to 255"),
-    ({"loss": "squared_error"}, "loss: the targets of .* are classes; choose softmax_cross_entropy or "),
+    ({"loss": "squared_error"}, "loss: not a loss of classification; choose auto or softmax_cross_entropy or "),
     ({"horizon": 2, "loss": "squared_error", "model": "gru"}, r"the targets of .* are \[2, 2\]"),
-    ({"horizon": 2, "model": "gru_seq2seq"}, "loss: the targets of .* are values; choose squared_error"),
+    ({"horizon": 2, "model": "gru_seq2seq", "loss": "quadratic"}, "loss: not a loss of forecasting; choose auto or squared"),
+    ({"task": "forecasting"}, "task: forecasting does not suit a data set whose examples have series, label"),
+    ({"task": "forcasting"}, "task: unknown name 'forcasting'; did you mean 'forecasting'"),
     ({"horizon": 3, "model": "gru_seq2seq", "loss": "squared_error"}, "horizon: is 3, but the shortest series has 3 steps"),
     ({"label_smoothing": 0.1, "ahead": 1, "loss": "squared_error"}, "label_smoothing: .* has no labels"),
     ({"sequence_length": 64}, "sequence_length: .* is not a text"),
@@ -184,11 +186,10 @@ def test_what_does_not_suit_sequences_is_refused_before_anything_is_written(base
 def test_flags_for_series_are_refused_where_there_are_none(base):
     with pytest.raises(UsageError, match="ahead: digits has no series of values"):
         train(dataclasses.replace(base, ahead=1))
-    with pytest.raises(UsageError, match="loss: the targets of digits are classes"):
+    with pytest.raises(UsageError, match="loss: not a loss of classification"):
         train(dataclasses.replace(base, loss="squared_error"))
 
 
-@pytest.mark.slow
 def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path, monkeypatch):
     (tmp_path / "my.txt").write_text("to be or not to be " * 60)
     run = train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", sequence_length=11, steps=5))

@@ -103,6 +103,7 @@ def test_every_flag_is_among_the_changes_or_tested_elsewhere():
     elsewhere = {"dataset", "data_dir", "run_dir", "fresh"}  # a second data set: trained_on_arrays; places: everywhere here
     elsewhere |= {"extend"}  # in test_extension
     elsewhere |= {"max_bad_records", "fresh_cache"}  # in test_folders
+    elsewhere |= {"task"}  # in test_extending
     elsewhere |= {"ahead", "horizon", "sequence_length", "init_from"}  # in test_sequences and test_fine_tuning
     assert set(CHANGES) | elsewhere == set(KNOBS)
 

@@ -76,4 +76,8 @@ def test_a_table_is_reduced_to_one_entry():
     assert x == "import a, b\nN = 1\na.f(N)\n\ndef g():\n    return T"
     assert y == "from c import d\nM = 2\nd(M)\n\ndef g():\n    return T"
     with pytest.raises(LookupError):
-        syntax.keep_functions(ast.parse(code), ("h",))
+        syntax.keep_used(ast.parse(code), ("h",))
+    used = syntax.keep_used(
+        ast.parse("A = 1\nB = 2\ndef f(): return g() + B\ndef g(): return A\ndef h(): return B\n"), ("f",), {"B"}
+    )
+    assert ast.unparse(used) == "A = 1\n\ndef f():\n    return g() + B\n\ndef g():\n    return A"

@@ -26,10 +26,12 @@ def run(request: Request) -> dict[str, Any]:
     if to and to.exists() and not to.is_dir():
         raise UsageError(f"{to} is not a folder", "to")
     loaded = load(paths, options["metric"], options["baseline"])
-    if len(paths) == 1 and records.is_sweep(paths[0]) and not to:
+    # The table of a sweep's own folder has the metric and the baseline of its plan.
+    chosen = [options[name] for name in ("metric", "baseline")]
+    if len(paths) == 1 and records.is_sweep(paths[0]) and not to and not any(chosen):
         with SweepDir(paths[0]).lock_tables() as lock:
             return output.show(loaded, lock)
-    digest = hashlib.sha256(repr([str(path.resolve()) for path in paths]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(repr([*(str(path.resolve()) for path in paths), *filter(None, chosen)]).encode()).hexdigest()[:8]
     with output.claim(to or ROOT / "runs" / f"compare-{digest}") as lock:
         return output.show(loaded, lock)
 

@@ -78,19 +78,19 @@ def to_int32(array: np.ndarray, what: str, least: int, most: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def to_float32(array: np.ndarray, what: str, real: np.ndarray | None = None) -> np.ndarray:
+def to_float32(array: np.ndarray, what: str, counted: np.ndarray | None = None) -> np.ndarray:
     """Returns numbers as float32. Raises ValueError, naming the first that is not finite in float32, and its index.
 
     Args:
         array: numbers of any type.
         what: the name of the array in messages.
-        real: a mask of the numbers that count, of a shape that broadcasts to `array`'s; None: all.
+        counted: a mask of the numbers that count, of a shape that broadcasts to `array`'s; None: all.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         narrowed = array.astype(np.float32)
     bad = ~np.isfinite(narrowed)
-    if real is not None:
-        bad &= real
+    if counted is not None:
+        bad &= counted
     if bad.any():
         place = np.argwhere(bad)[0].tolist()
         raise ValueError(f"{what}{place} is {array[tuple(place)]}, not a finite number that float32 can hold")

@@ -108,24 +108,24 @@ def _npz_part(arrays: Mapping[str, np.ndarray], split: str, config: ReaderConfig
     labels = np.issubdtype(y.dtype, np.integer)
     _check_targets(f"y_{split}", y, x)
     # Entries past an example's length are padding, with any values.
-    real = np.arange(x.shape[1]) < lengths[:, None]
+    is_step = np.arange(x.shape[1]) < lengths[:, None]
     per_step = y.shape[1:2] == x.shape[1:2] and y.ndim == (2 if labels else 3) and not config.horizon
     if tokens:
         most = max(MOST_TOKENS, x.size) - 1
-        x = npz.to_int32(np.where(real, x, 0), f"x_{split}", 0, most)
+        x = npz.to_int32(np.where(is_step, x, 0), f"x_{split}", 0, most)
     else:
-        x = npz.to_float32(x, f"x_{split}", real[:, :, None])
+        x = npz.to_float32(x, f"x_{split}", is_step[:, :, None])
     if labels:
         names = arrays.get("classes")
         most = (len(names) if names is not None else y.size) - 1
-        y = npz.to_int32(np.where(real, y, -1) if per_step else y, f"y_{split}", 1 - y.ndim, most)
+        y = npz.to_int32(np.where(is_step, y, -1) if per_step else y, f"y_{split}", 1 - y.ndim, most)
     else:
-        y = npz.to_float32(y, f"y_{split}", real[:, :, None] if per_step else None)
+        y = npz.to_float32(y, f"y_{split}", is_step[:, :, None] if per_step else None)
     # This also clears the steps that are the targets of a shorter series.
-    x[~real] = 0
+    x[~is_step] = 0
     if per_step:
         # There is a target for each step, and none beyond the last one.
-        y[~real] = -1 if labels else np.nan
+        y[~is_step] = -1 if labels else np.nan
     return Part(x, y, lengths)
 
 

@@ -160,10 +160,10 @@ def _read_text(path: Path, config: ReaderConfig) -> Content:
 def _windows(tokens: np.ndarray, length: int) -> Part:
     """Returns windows of a text in which each of `tokens` but the first is a target exactly once."""
     count = math.ceil((len(tokens) - 1) / length)
-    real = np.arange(count * length).reshape(count, length) < len(tokens) - 1
+    is_step = np.arange(count * length).reshape(count, length) < len(tokens) - 1
     padded = np.pad(tokens, (0, count * length + 1 - len(tokens)))
     inputs, targets = (padded[start : start + count * length].reshape(count, length) for start in (0, 1))
-    return Part(np.where(real, inputs, 0), np.where(real, targets, -1).astype(np.int32), real.sum(1).astype(np.int32))
+    return Part(np.where(is_step, inputs, 0), np.where(is_step, targets, -1).astype(np.int32), is_step.sum(1).astype(np.int32))
 
 
 _READ: dict[str, Callable[[Path, ReaderConfig], Content]] = {"npz": read_npz, "tagged": _read_tagged, "text": _read_text}
