@@ -20,7 +20,7 @@ COMMAND_LINE = "command line"
 # Flags with free text, such as a path, a pattern or a name: text that looks like a comment is part of the value.
 FREE_TEXT = {
     *("dataset", "train_split", "validation_split", "test_split", "init_from", "extend", "run_dir", "data_dir"),
-    *("freeze", "lr_scale", "to", "from", "baseline", "flagfile"),
+    *("mask_classes", "freeze", "lr_scale", "to", "from", "baseline", "flagfile"),
 }
 
 # Limits beyond any file that a person writes. Without them, a few files that include each other can expand to 10^7 lines.

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 
 from percept_jax import deletion, files
-from percept_jax.data import images
+from percept_jax.data import annotations, images
 from percept_jax.data.bad_records import check, reason, summary
 from percept_jax.data.images import decode, resize
 from percept_jax.data.readers.base import Reader, ReaderConfig
@@ -73,12 +73,14 @@ def load(
         DataError: more examples cannot be read than may be skipped, or a split cannot be read at all.
     """
     if not reader.cache_name:
-        found = _read(reader, spec, image_size)
+        found = _read(reader, spec, image_size, config)
     else:
-        made_from = _MadeFrom(_stamp(reader), checksum)
+        # A mask is stored in terms of its classes.
+        classes = repr((spec.mask_classes, config.void)) if "mask" in spec.features else ""
+        made_from = _MadeFrom(_stamp(reader, classes), checksum)
         path = folder / f"{reader.cache_name}-{'-'.join(spec.splits)}-{_suffix(image_size)}.safetensors"
         kept = None if config.fresh_cache else _kept(path, made_from, spec)
-        found = kept or _read(reader, spec, image_size)
+        found = kept or _read(reader, spec, image_size, config)
         total = len(next(iter(found.columns.values()))) + len(found.bad)
         check(found.bad, total, config.max_bad_records, reader.records)
         if found.bad and note:
@@ -92,7 +94,7 @@ def _suffix(size: Size) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
-def _read(reader: Reader, spec: DatasetSpec, image_size: Size) -> _Examples:
+def _read(reader: Reader, spec: DatasetSpec, image_size: Size, config: ReaderConfig) -> _Examples:
     """Reads the splits of `spec`, one after the other; images are decoded and resized, and bad ones are left out."""
     sources = {split: reader.source(split) for split in spec.splits}
     if spec.kind != "images":
@@ -100,33 +102,56 @@ def _read(reader: Reader, spec: DatasetSpec, image_size: Size) -> _Examples:
         columns = {name: np.concatenate([block[name] for block in blocks]) for name in spec.features}
         _check_columns(columns, spec)
         return _Examples(columns, [])
-    count, channels = sum(map(len, sources.values())), spec.shape[-1]
-    pixels, bad = np.empty((count, *image_size, channels), np.uint8), []
+    count, bad = sum(map(len, sources.values())), []
+    pixels = np.empty((count, *image_size, spec.shape[-1]), np.uint8)
     others: dict[str, list[Any]] = {name: [] for name in spec.features if name != "image"}
     done = 0
     for source in sources.values():
         for first in range(0, len(source), BLOCK):
             block = source.read(range(first, min(first + BLOCK, len(source))))
-            for i, encoded in enumerate(block["image"]):
+            for i in range(len(block["image"])):
                 try:
-                    image = resize(_decoded(encoded, channels), *image_size)
-                    if "label" in block:
-                        _check_label(block["label"][i], spec.classes)
+                    example = _example(block, i, spec, image_size, config)
                 except (OSError, ValueError, MemoryError) as error:
                     bad.append(f"{source.where(first + i)}: {reason(error)}")
                     continue
-                pixels[done] = image
+                pixels[done] = example["image"]
                 done += 1
                 for name, column in others.items():
-                    column.append(block[name][i])
+                    column.append(example[name])
     columns = {name: np.array(column, spec.features[name].dtype) for name, column in others.items()}
     return _Examples({"image": pixels[:done], **columns}, bad)
 
 
-def _decoded(image: bytes | np.ndarray | Exception, channels: int) -> np.ndarray:
+def _example(block: Mapping[str, Any], i: int, spec: DatasetSpec, size: Size, config: ReaderConfig) -> dict[str, Any]:
+    """Returns an example of a block as it is stored, with its image resized. Raises ValueError and OSError if it is bad."""
+    # Boxes and masks are those of the image as it is stored, as in TFDS.
+    image = _decoded(block["image"][i], spec.shape[-1], upright=not {"boxes", "mask"} & spec.features.keys())
+    example: dict[str, Any] = {name: block[name][i] for name in spec.features} | {"image": resize(image, *size)}
+    if "label" in example:
+        _check_label(example["label"], spec.classes)
+    if "boxes" in example:
+        classes = example["classes"] if "classes" in example else [example["label"]]
+        boxes, classes = annotations.stored_boxes(example["boxes"], classes, spec.classes, spec.features["boxes"].shape[0])
+        example |= {"boxes": boxes, "classes": classes}
+    if "mask" in example:
+        sides = image.shape[0], image.shape[1]
+        example["mask"] = annotations.stored_mask(example["mask"], sides, size, spec.mask_classes, config.void)
+    return example
+
+
+def is_good(block: Mapping[str, Any], i: int, spec: DatasetSpec, config: ReaderConfig) -> bool:
+    """Returns whether an example of a block can be read."""
+    try:
+        return bool(_example(block, i, spec, (1, 1), config))
+    except (OSError, ValueError, MemoryError):
+        return False
+
+
+def _decoded(image: bytes | np.ndarray | Exception, channels: int, upright: bool) -> np.ndarray:
     if isinstance(image, Exception):
         raise image
-    return image if isinstance(image, np.ndarray) else decode(image, channels)
+    return image if isinstance(image, np.ndarray) else decode(image, channels, upright)
 
 
 def _check_label(label: int, classes: Sequence[str]) -> None:
@@ -163,11 +188,11 @@ def _kept(path: Path, made_from: _MadeFrom, spec: DatasetSpec) -> _Examples | No
     return None
 
 
-def _stamp(reader: Reader) -> str:
-    """Returns a checksum of the names, sizes and modification times of a reader's files, and of the code that reads them."""
+def _stamp(reader: Reader, more: str = "") -> str:
+    """Returns a checksum of the names, sizes and modification times of a reader's files, the code that reads them, and `more`."""
     rows = [(str(path), *status(path)) for path in reader.files().values()]
-    code = [Path(file).read_bytes() for file in (images.__file__, __file__, inspect.getfile(type(reader)))]
-    return hashlib.sha256(repr((rows, PIL.__version__, code)).encode()).hexdigest()
+    code = [Path(file).read_bytes() for file in (images.__file__, annotations.__file__, __file__, inspect.getfile(type(reader)))]
+    return hashlib.sha256(repr((rows, PIL.__version__, code, more)).encode()).hexdigest()
 
 
 def status(path: Path) -> tuple[int, int]:

@@ -26,16 +26,17 @@ class _TooLargeError(ValueError):
     pass
 
 
-def decode(encoded: bytes, channels: int) -> np.ndarray:
+def decode(encoded: bytes, channels: int, upright: bool = True) -> np.ndarray:
     """Returns a PNG or JPEG as uint8 `[height, width, channels]`, as a viewer shows it; 1 channel is luma, 3 are RGB.
 
-    Transparent parts become white. An image of more than `LARGE` pixels is shrunk by an integer factor. Raises ValueError if
-    the bytes are not an image, or if it has more than `MAX_PIXELS`.
+    Transparent parts become white. Unless `upright`, a photograph is not turned as its metadata ask for. An image of more than
+    `LARGE` pixels is shrunk by an integer factor. Raises ValueError if the bytes are not an image, or if it has more than
+    `MAX_PIXELS`.
     """
     if channels not in (1, 3):
         raise ValueError(f"an image file has 1 or 3 channels, not {channels}")
     mode = "L" if channels == 1 else "RGB"
-    with _opened(io.BytesIO(encoded)) as image:
+    with opened(io.BytesIO(encoded)) as image:
         factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
         # Decoding a JPEG at 1/2, 1/4 or 1/8 of its size costs nothing.
         if factor > 1 and image.format != "PNG":
@@ -45,14 +46,15 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
         image.load()
         if factor > 1:
             image = _reduced(image, mode, factor)
-        ImageOps.exif_transpose(image, in_place=True)
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
         pixels = np.asarray(_flat(image, mode))
         return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def header(path: Path) -> tuple[int, int, int]:
     """Returns height, width and channels (1 if gray) of a PNG or JPEG file. Raises ValueError if it is neither, OSError."""
-    with _opened(path) as image:
+    with opened(path) as image:
         # Without the check, getexif would decode the whole PNG to find nothing.
         exif = image.getexif() if "exif" in image.info else {}
         # Orientations from 5 on swap height and width.
@@ -62,7 +64,7 @@ def header(path: Path) -> tuple[int, int, int]:
 
 
 @contextlib.contextmanager
-def _opened(source: Any) -> Iterator[Image.Image]:
+def opened(source: Any) -> Iterator[Image.Image]:
     """Opens a PNG or JPEG, from a path or a file object, within a with block.
 
     Pillow's warnings are silenced: an image that cannot be decoded raises an error anyway. Pillow's global limits on pixels and

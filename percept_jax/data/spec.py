@@ -47,6 +47,7 @@ class DatasetSpec(NamedTuple):
             or of the characters of a text, where each is to be predicted from those before it.
         words: the word that each token stands for.
         mask_classes: a name for each value of a mask.
+        unread: names of features that are left out, since a setting that they need is not given.
         roles: the indices of the train, validation and test examples, once they are chosen.
     """
 
@@ -58,6 +59,7 @@ class DatasetSpec(NamedTuple):
     kind: Kind = "images"
     words: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     roles: Mapping[str, np.ndarray] = {}
 
     @property

@@ -12,10 +12,12 @@ from percept_jax.tasks.base import Spec, Task
 from percept_jax.tasks.classification import CLASSIFICATION
 from percept_jax.tasks.forecasting import FORECASTING
 from percept_jax.tasks.language_modeling import LANGUAGE_MODELING
+from percept_jax.tasks.localization import LOCALIZATION
 from percept_jax.tasks.tagging import TAGGING
 from percept_jax.validation import unknown
 
 TASKS: dict[str, Task] = {
+    "localization": LOCALIZATION,
     "classification": CLASSIFICATION,
     "tagging": TAGGING,
     "language_modeling": LANGUAGE_MODELING,

@@ -79,7 +79,8 @@ def check(experiment: Experiment, spec: DatasetSpec | None = None, begun: bool =
         extension.find(experiment, steps, experiment.validation_steps(examples))
     elif not begun:
         check_weights(experiment, spec, shape)
-    return Preflight(experiment, spec, shape, stored, tuple(notes_of(experiment, examples, steps)))
+    unread = [f"{name} of {experiment.dataset} is not read without --mask_classes" for name in spec.unread]
+    return Preflight(experiment, spec, shape, stored, (*unread, *notes_of(experiment, examples, steps)))
 
 
 def notes_of(experiment: Experiment, examples: int, steps: int) -> Iterator[str]:

@@ -104,6 +104,7 @@ def test_every_flag_is_among_the_changes_or_tested_elsewhere():
     elsewhere |= {"extend"}  # in test_extension
     elsewhere |= {"max_bad_records", "fresh_cache"}  # in test_folders
     elsewhere |= {"task"}  # in test_extending
+    elsewhere |= {"mask_classes", "void"}  # in test_boxes_and_masks
     elsewhere |= {"ahead", "horizon", "sequence_length", "init_from"}  # in test_sequences and test_fine_tuning
     assert set(CHANGES) | elsewhere == set(KNOBS)
 

@@ -29,6 +29,13 @@ class ReaderConfig:
     horizon: int = knob(
         0, "static", "data", "series: forecast the last this many steps from the earlier ones; 0: off", "[0, 1000000]"
     )
+    mask_classes: str = knob(
+        "",
+        "static",
+        "data",
+        "masks: names of the values from 0 on, separated by commas, such as road,car; needed for a TFDS folder",
+    )
+    void: int = knob(255, "static", "data", "masks: the value of pixels that count for nothing", "[0, 65535]")
     fresh_cache: bool = knob(False, "infra", "run", "read the data's files again and ignore the cache in --data_dir")
 
 
