@@ -184,7 +184,7 @@ def test_an_augmentation_is_one_function_and_one_field(tmp_path, launch):
     shown = launch("--help", script=tmp_path / "launch.sh").stdout
     assert "--posterize=0" in shown
     wrong = launch(*flags, "--posterize=300", script=tmp_path / "launch.sh")
-    assert (wrong.returncode, "outside [0, 256]" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "outside [0, 255]" in wrong.stderr) == (2, True)
 
 
 def test_an_optimizer_is_one_function_and_one_line(monkeypatch):

@@ -27,12 +27,21 @@ def test_every_committed_flag_file_is_valid_and_says_what_it_is(path):
     [
         pytest.param(path, id=path.stem, marks=[] if path.stem in ("digits_mlp", "digits_lenet") else pytest.mark.slow)
         for path in sorted(ROOT.glob("experiments/*.flags"))
-        if not parts(parse([str(path)]).experiment.dataset)[0] and path.stem != "finetune_digits"  # it wants weights
+        # The first wants weights, the other has its own test below.
+        if not parts(parse([str(path)]).experiment.dataset)[0] and path.stem not in ("finetune_digits", "bccd_wbc_localizer")
     ],
 )
 def test_every_committed_flag_file_can_be_looked_at_without_its_data(path, capsys):
     assert main([str(path), "--dry_run", "--devices=1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["steps"] > 0
+
+
+@pytest.mark.data
+def test_the_localizer_can_be_looked_at(tmp_path, capsys):
+    (tmp_path / "bccd_wbc").symlink_to(f"{os.environ['PERCEPT_TEST_DATA']}/tfds/bccd_wbc")
+    flags = [f"{ROOT}/experiments/bccd_wbc_localizer.flags", f"--data_dir={tmp_path}", "--dry_run", "--devices=1", "--json"]
+    assert main(flags) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"] == 491_909
 
 
 @pytest.mark.data
