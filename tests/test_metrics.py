@@ -19,6 +19,7 @@ from percept_jax.training.reporter import summary
 
 COUNTS = {"examples", "positions"}
 ONES = {"loss": 1.0, "positions": 1, "examples": 1, "correct": 1, "top5_correct": 1, "all_correct": 1, "squared_error": 1.0}
+ONES |= {"iou": 0.5, "found": 1, "localized": 1, "boxed": 1}
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
@@ -47,9 +48,9 @@ def test_metrics_are_computed_from_sums():
 
 def test_the_headline_and_the_choice_of_the_best_step_are_each_task_s():
     headlines = [metrics.headline(task.metrics, [m.name for m in task.metrics]).name for task in TASKS.values()]
-    assert headlines == ["accuracy", "accuracy", "bits_per_character", "rmse"]
-    numbers = {"loss": 2.0, "accuracy": 0.5, "bits_per_character": 3.0, "rmse": 7.0}
-    assert [task.selection_key(numbers) for task in TASKS.values()] == [(0.5, -2.0), (0.5, -2.0), (-2.0,), (-2.0,)]
+    assert headlines == ["iou", "accuracy", "accuracy", "bits_per_character", "rmse"]
+    numbers = {"loss": 2.0, "accuracy": 0.5, "bits_per_character": 3.0, "rmse": 7.0, "iou": 0.25}
+    assert [task.selection_key(numbers) for task in TASKS.values()] == [(0.25, -2.0), *[(0.5, -2.0)] * 2, (-2.0,), (-2.0,)]
     with pytest.raises(UsageError, match="--metric: examples: none of these is a metric; the metrics are loss, accuracy"):
         metrics.headline(metrics.EARLIER, {"examples": 3})
 

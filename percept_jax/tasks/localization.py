@@ -20,9 +20,9 @@ GIOU, L1 = 2.0, 5.0
 FOUND = 0.5
 
 ACCURACY = Metric("accuracy", True, "z.4f", lambda sums: sums["correct"] / sums["positions"], training=True, of="positions")
-FOUND_SHARE = Metric("found", True, "z.4f", lambda sums: sums["found"] / sums["boxed"], shown=False)
+FOUND_SHARE = Metric("found", True, "z.4f", lambda sums: sums["found"] / max(1, sums["boxed"]), shown=False)
 LOCALIZED = Metric("localized", True, "z.4f", lambda sums: sums["localized"] / sums["positions"], of="positions")
-MEAN_IOU = Metric("iou", True, "z.4f", lambda sums: sums["iou"] / sums["boxed"])
+MEAN_IOU = Metric("iou", True, "z.4f", lambda sums: sums["iou"] / max(1, sums["boxed"]))
 
 
 def _suits(spec: Spec) -> bool:
