@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import some
 from helpers.augment import arithmetic
 
 from percept_jax.data.augment import AugmentationConfig, augment
@@ -58,7 +59,7 @@ def extent(image, least):
     return np.array([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
 
 
-@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("move", some(MOVES, "translation", "all"))
 def test_a_box_is_around_its_rectangle_over_many_draws(move):
     strengths, size = MOVES[move]
     found = moved(rectangles(1000), strengths, size)
@@ -78,7 +79,7 @@ def test_a_box_is_around_its_rectangle_over_many_draws(move):
     assert compared > 400
 
 
-@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("move", some(MOVES, "nothing", "all"))
 def test_a_mask_moves_with_its_image(move):
     strengths, size = MOVES[move]
     found = moved(rectangles(200), strengths, size)

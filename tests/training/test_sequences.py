@@ -190,6 +190,7 @@ def test_flags_for_series_are_refused_where_there_are_none(base):
         train(dataclasses.replace(base, loss="squared_error"))
 
 
+@pytest.mark.slow
 def test_evaluation_of_sequences_does_not_depend_on_the_batch(base, tmp_path, monkeypatch):
     (tmp_path / "my.txt").write_text("to be or not to be " * 60)
     run = train(dataclasses.replace(base, dataset=f"text:{tmp_path / 'my.txt'}", sequence_length=11, steps=5))
