@@ -226,6 +226,7 @@ def test_pixels_stay_between_zero_and_one_at_the_strongest():
     assert 0 <= got.min() < got.max() <= 1
 
 
+@pytest.mark.slow
 def test_mixup_shares_are_the_larger_part_of_a_beta_share():
     sample, found = jax.jit(jax.vmap(mixup.mixup_share, (0, None))), {}
     for dtype in TOLERANCE:

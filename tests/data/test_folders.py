@@ -130,6 +130,7 @@ def test_a_path_that_cannot_be_is_refused_at_the_door(kind, path, tmp_path, monk
     assert [p.name for p in tmp_path.iterdir()] == ["loop"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_and_goes_on_where_its_data_are_now(small, tmp_path, capsys):
     folder = make(tmp_path / "here")
     experiment = dataclasses.replace(small, dataset=f"folder:{folder}", data_dir=str(tmp_path / "data"))

@@ -68,6 +68,7 @@ def test_pillow_never_warns_and_keeps_its_own_bounds(tmp_path, monkeypatch):
     assert Image.MAX_IMAGE_PIXELS == 1000
 
 
+@pytest.mark.slow
 def test_long_texts_in_a_png_do_not_matter():
     picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     for zipped in (False, True):

@@ -179,6 +179,7 @@ def test_every_family_learns_with_every_parameter(name, size, values, rate):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_speak_in_training_only_and_are_there_from_the_start():
     module, variables, images = shapes("googlenet", **SMALL)
     train = jax.eval_shape(lambda key, x: module.init({"params": key, "dropout": key}, x, train=True), jax.random.key(0), images)

@@ -129,6 +129,7 @@ def test_the_three_connectivities_have_the_same_layers_and_the_parameters_of_the
         assert sorted(layers) == sorted(units[1:])
 
 
+@pytest.mark.slow
 def test_connectivities_agree_where_their_weights_do():
     shared, variables, images = filled("connectivity", 7, channels=3)
     params = variables["params"]

@@ -75,6 +75,7 @@ def test_every_activation_makes_another_network_of_the_same_output(name):
     assert len({float(logits[0, 0]) for logits in outputs}) == len(outputs)
 
 
+@pytest.mark.slow
 def test_the_cnn_drops_units_of_its_hidden_layer():
     module, variables, images = filled("cnn", hidden=64)
 

@@ -103,6 +103,7 @@ def test_another_font_of_the_machine_writes_what_the_first_one_lacks(tmp_path, m
     assert labels.written(["a" + letter, "b"]).texts == ["0", "b"]
 
 
+@pytest.mark.slow
 def test_thousands_of_classes_make_a_picture_of_the_same_size(tmp_path):
     run = write_run(tmp_path, [f"class {i} {CHINESE}" for i in range(1000)])
     draw_run(run)

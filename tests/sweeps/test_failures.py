@@ -66,6 +66,7 @@ def test_a_file_that_is_not_there_and_a_folder_that_is_another_s(write_sweep, tm
 
 
 @pytest.mark.parametrize("order", ["{24,16}", pytest.param("{16,24}", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_crash_is_tried_twice_then_reported_and_the_rest_is_done(write_sweep, tmp_path, monkeypatch, capsys, order):
     path, folder = write_sweep(f"--hidden={order}", "--seeds=2"), tmp_path / "sweep"
     with monkeypatch.context() as patched:

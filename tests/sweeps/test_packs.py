@@ -53,6 +53,7 @@ def test_a_sweep_leaves_a_complete_directory(write_sweep, tmp_path, capsys):
         pytest.param([*LENET, *EVERYTHING], marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_off_is_the_solo_run_bit_for_bit(write_sweep, tmp_path, flags):
     base = [flag for flag in BASE if "lenet5" not in " ".join(flags) or flag.partition("=")[0] not in ("--model", "--hidden")]
     folder = tmp_path / "sweep"
@@ -168,6 +169,7 @@ def test_a_pack_leaves_nothing_behind(write_sweep, tmp_path, monkeypatch):
     assert not list(folder.glob("packs/*"))
 
 
+@pytest.mark.slow
 def test_recurrent_networks_are_stepped_alone_on_a_cpu(write_sweep, tmp_path, capsys):
     """XLA's CPU runtime never comes back from a scan over stacked products."""
     lines = ["--model=gru", "--hidden=8", "--learning_rate={0.01,0.05}"]

@@ -28,6 +28,7 @@ def test_braces_of_the_shell_are_ours(write_sweep, tmp_path, monkeypatch, capsys
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["sweep_dir"] != str(found[0])
 
 
+@pytest.mark.slow
 def test_what_another_sweep_has_finished_is_linked(write_sweep, tmp_path, monkeypatch):
     one, other = tmp_path / "runs" / "one", tmp_path / "runs" / "other"
     run(write_sweep("[momentum]", "--momentum=0.5", name="one"), one)
@@ -47,6 +48,7 @@ def test_what_another_sweep_has_finished_is_linked(write_sweep, tmp_path, monkey
     assert (link / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_fresh_runs_all_again_and_leaves_alone_what_was_linked(write_sweep, tmp_path, monkeypatch):
     one, other = tmp_path / "runs" / "one", tmp_path / "runs" / "other"
     run(write_sweep("[momentum]", "--momentum=0.5", name="one"), one)

@@ -44,6 +44,7 @@ def test_one_sigmoid_unit_under_quadratic_loss():
 
 
 @pytest.mark.parametrize("loss", some(["quadratic", "softmax_cross_entropy"], "quadratic"))
+@pytest.mark.slow
 def test_the_delta_recursion_of_back_propagation_through_an_mlp(loss):
     """delta^L = dC/da sigma'(z^L) (a - y for softmax), delta^l = (W^{l+1} delta^{l+1}) sigma'(z^l); dC/dW = a^{l-1} delta^l."""
     module = build("mlp", num_classes=4, hidden=(6, 5), activation="sigmoid")

@@ -121,6 +121,7 @@ def test_a_pack_is_its_trials(digits):
 
 
 @pytest.mark.optimized
+@pytest.mark.slow
 def test_a_neighbor_that_diverges_leaves_the_others_their_bits(digits):
     base = dataclasses.replace(SMALL, learning_rate=0.05)
     calm, wild = dataclasses.replace(base, seed=1), dataclasses.replace(base, learning_rate=1e300)
