@@ -4,7 +4,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from percept_jax.data.images import opened
 from percept_jax.data.spec import VOID, Size
@@ -62,9 +61,7 @@ def stored_mask(encoded: bytes, image: Size, size: Size, names: Sequence[str], v
     """
     with opened(io.BytesIO(encoded)) as picture:
         picture.load()
-        mask = np.asarray(
-            picture if picture.mode in ("L", "P", "1") or picture.mode.startswith("I") else Image.new("RGB", (1, 1))
-        )
+        mask = np.asarray(picture)
     if mask.ndim != 2:
         raise ValueError("the mask has several channels; a mask has one, whose numbers are the classes")
     if mask.shape != image:

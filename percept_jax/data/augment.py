@@ -67,12 +67,15 @@ class _Draws(NamedTuple):
     dtype: jnp.dtype
 
     def stream(self, name: str) -> Array:
+        """Returns the key of an augmentation."""
         return jax.random.fold_in(self.key, STREAMS[name])
 
     def uniform(self, name: str, low: float, high: float) -> Array:
+        """Returns a number from `low` to `high`."""
         return jax.random.uniform(self.stream(name), (), jnp.float32, low, high).astype(self.dtype)
 
     def factor(self, name: str) -> Array:
+        """Returns a factor around 1, at most the augmentation's strength away from it."""
         share = getattr(self.strengths, name)
         return self.uniform(name, max(0.0, 1 - share), 1 + share)
 

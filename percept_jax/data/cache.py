@@ -75,7 +75,7 @@ def load(
     if not reader.cache_name:
         found = _read(reader, spec, image_size, config)
     else:
-        # A mask is stored in terms of its classes.
+        # The stored values of a mask depend on its classes and on what is void.
         classes = repr((spec.mask_classes, config.void)) if "mask" in spec.features else ""
         made_from = _MadeFrom(_stamp(reader, classes), checksum)
         path = folder / f"{reader.cache_name}-{'-'.join(spec.splits)}-{_suffix(image_size)}.safetensors"
@@ -125,7 +125,7 @@ def _read(reader: Reader, spec: DatasetSpec, image_size: Size, config: ReaderCon
 
 def _example(block: Mapping[str, Any], i: int, spec: DatasetSpec, size: Size, config: ReaderConfig) -> dict[str, Any]:
     """Returns an example of a block as it is stored, with its image resized. Raises ValueError and OSError if it is bad."""
-    # Boxes and masks are those of the image as it is stored, as in TFDS.
+    # Boxes and masks refer to the pixels as they are stored, as in TFDS.
     image = _decoded(block["image"][i], spec.shape[-1], upright=not {"boxes", "mask"} & spec.features.keys())
     example: dict[str, Any] = {name: block[name][i] for name in spec.features} | {"image": resize(image, *size)}
     if "label" in example:

@@ -29,7 +29,7 @@ class _TooLargeError(ValueError):
 def decode(encoded: bytes, channels: int, upright: bool = True) -> np.ndarray:
     """Returns a PNG or JPEG as uint8 `[height, width, channels]`, as a viewer shows it; 1 channel is luma, 3 are RGB.
 
-    Transparent parts become white. Unless `upright`, a photograph is not turned as its metadata ask for. An image of more than
+    Transparent parts become white. Unless `upright`, the orientation in its metadata is ignored. An image of more than
     `LARGE` pixels is shrunk by an integer factor. Raises ValueError if the bytes are not an image, or if it has more than
     `MAX_PIXELS`.
     """

@@ -12,6 +12,7 @@ from jax import Array
 from percept_jax.metrics import LOSS, Metric
 from percept_jax.tasks import boxes
 from percept_jax.tasks.base import Batch, Outputs, OutputSpec, Scale, Spec, Sums, Task
+from percept_jax.tasks.classification import ACCURACY
 from percept_jax.tasks.losses import Objective
 
 # The weights of the two losses of a box, as in DETR (Carion et al. 2020, arXiv:2005.12872, section A.4).
@@ -19,7 +20,6 @@ GIOU, L1 = 2.0, 5.0
 # The least IoU of a box that counts as found, as in ILSVRC (Russakovsky et al. 2015, arXiv:1409.0575, section 4.2).
 FOUND = 0.5
 
-ACCURACY = Metric("accuracy", True, "z.4f", lambda sums: sums["correct"] / sums["positions"], training=True, of="positions")
 FOUND_SHARE = Metric("found", True, "z.4f", lambda sums: sums["found"] / max(1, sums["boxed"]), shown=False)
 LOCALIZED = Metric("localized", True, "z.4f", lambda sums: sums["localized"] / sums["positions"], of="positions")
 MEAN_IOU = Metric("iou", True, "z.4f", lambda sums: sums["iou"] / max(1, sums["boxed"]))

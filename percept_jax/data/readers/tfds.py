@@ -98,7 +98,7 @@ class TfdsFolder:
             most, sequence = self._most_boxes(), info.features[layout.objects[0]].feature
             features |= {"boxes": Feature((most, 4), "float32"), "classes": Feature((most,), "int32")}
             names = tuple(sequence[layout.objects[2]].names)
-        # Who classifies need not name the classes of masks.
+        # A data set with labels can be classified without names for the values of its masks.
         masked = layout.mask and (self._config.mask_classes or not layout.label)
         values = self._mask_classes() if masked else ()
         features |= {"mask": Feature((height, width), "uint8")} if masked else {}
@@ -111,7 +111,7 @@ class TfdsFolder:
         names = tuple(name.strip() for name in self._config.mask_classes.split(","))
         if not all(names) or len(set(names)) < len(names) or len(names) >= VOID:
             problem = f"{self.folder} does not name the classes of its masks; give their names, such as road,car"
-            raise UsageError(problem if not self._config.mask_classes else "names are empty or given twice", "mask_classes")
+            raise UsageError(problem if not self._config.mask_classes else "a name is empty or given twice", "mask_classes")
         return names
 
     def _most_boxes(self) -> int:
