@@ -16,6 +16,5 @@ if __name__ == "__main__":
     truth = registry.load("bccd_wbc", data_path(""), spec, (96, 128)).examples["boxes"][:, 0]
     train, test = (truth[spec.roles[role]] for role in ("train", "test"))
     overlaps = np.asarray(boxes.iou(np.broadcast_to(train.mean(0), test.shape), test))
-    print(
-        f"mean box of {len(train)} images: IoU {overlaps.mean():.4f}, at least 0.5 on {(overlaps >= 0.5).mean():.4f} of {len(test)}"
-    )
+    found = (overlaps >= 0.5).mean()
+    print(f"mean box of {len(train)} images: IoU {overlaps.mean():.4f}, at least 0.5 on {found:.4f} of {len(test)}")

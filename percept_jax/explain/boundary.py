@@ -20,7 +20,7 @@ def draw(trained: api.Trained, data_dir: str) -> Path:
         raise UsageError(f"{trained.experiment.dataset} has no points in the plane, so it has no boundary to draw", "boundary")
     if trained.preprocessing.shape[-1] != 2:
         raise UsageError(
-            f"the points of {trained.experiment.dataset} have not two coordinates, so they are in no plane", "boundary"
+            f"the points of {trained.experiment.dataset} do not have two coordinates, so they are not in a plane", "boundary"
         )
     dataset = preflight.dataset_of(trained.experiment, data_dir)
     points = dataset.inputs.reshape(len(dataset.inputs), -1)
